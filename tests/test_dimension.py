@@ -7,7 +7,7 @@ from torch import nn
 import krratio as kr
 from krratio.errors import MemoryLimitError, UnsupportedModuleError
 from krratio.networks.layers import Shape
-from krratio.theory.dimension import NoSpectralGapError, _rank
+from krratio.theory.spectrum import NoSpectralGapError, spectral_rank
 
 
 def dimension(*layers, shape, **options):
@@ -116,7 +116,7 @@ def test_a_network_without_parameters_has_dimension_zero():
 def test_a_rank_without_a_gap_is_refused():
     values = torch.logspace(0, -15, 40).double().numpy()
     with pytest.raises(NoSpectralGapError, match="where 1000 times is asked for"):
-        _rank(values, 40)
+        spectral_rank(values, 40)
 
 
 def test_unknown_methods_are_refused():
@@ -171,4 +171,6 @@ def test_a_jacobian_that_is_too_large_is_refused_with_both_sizes():
     with pytest.raises(
         MemoryLimitError, match=r"5,000 parameters takes up to 400,000,000 bytes.*1,000,000"
     ):
+        kr.intrinsic_dimension(nn.Linear(100, 50), (100,), method="float", max_bytes=1_000_000)
+    with pytest.raises(MemoryLimitError, match=r"5,000 columns takes up to 600,000,000 bytes"):
         kr.intrinsic_dimension(nn.Linear(100, 50), (100,), max_bytes=1_000_000)

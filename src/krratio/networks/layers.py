@@ -128,10 +128,10 @@ class AveragePool(Layer):
 class BatchNorm(Layer):
     """BatchNorm in eval mode: channel c becomes scale_c x + shift_c."""
 
-    mean: Float[Tensor, " C"]
-    variance: Float[Tensor, " C"]
-    weight: Float[Tensor, " C"] | None
-    bias: Float[Tensor, " C"] | None
+    mean: Shaped[Tensor, " C"]
+    variance: Shaped[Tensor, " C"]
+    weight: Shaped[Tensor, " C"] | None
+    bias: Shaped[Tensor, " C"] | None
     eps: float
 
     def scale(self) -> Float[Tensor, " C"]:

@@ -1,28 +1,21 @@
 """Dimension of the class of functions that an architecture can express."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
-from krratio.errors import KrratioError, MemoryLimitError, UnsupportedModuleError
+from krratio.errors import UnsupportedModuleError
 from krratio.networks.graph import Graph
-from krratio.networks.layers import BatchNorm, Shape
+from krratio.networks.layers import Shape
 from krratio.networks.trace import trace
-from krratio.theory.adjoint import offset, pull_back
+from krratio.theory.modular.certificate import Certificate
+from krratio.theory.modular.exact import exact_rank
+from krratio.theory.spectrum import NoSpectralGapError, singular_values, spectral_rank
 
-__all__ = ["Dimension", "NoSpectralGapError", "intrinsic_dimension"]
+__all__ = ["Certificate", "Dimension", "NoSpectralGapError", "intrinsic_dimension"]
 
-_SMALLEST_GAP = 1e3
-"""A rank is read off only where neighbouring singular values differ by this factor."""
-
-
-class NoSpectralGapError(KrratioError, ArithmeticError):
-    """The singular values fall off without a gap, so the float rank cannot be trusted."""
+Method = Literal["exact", "float"]
 
 
 @dataclass(frozen=True)
@@ -35,19 +28,23 @@ class Dimension:
         The rank of the Jacobian of parameters -> function at a random point.
     method
         How it was computed.
-    gap
-        Ratio of the last singular value counted to the first one not counted (inf if none is left).
     parameters
         Number of parameters that vary and reach the function, shared ones counted once.
+    certificate
+        What the exact method proves; None for ``"float"``.
+    gap
+        Of the float method: the last singular value counted over the first one not counted (inf if
+        none is left). NaN for ``"exact"``.
     singular_values
-        All of them, descending.
+        Of the float method, descending.
     """
 
     value: int
-    method: Literal["float"]
-    gap: float
+    method: Method
     parameters: int
-    singular_values: tuple[float, ...] = field(repr=False)
+    certificate: Certificate | None = None
+    gap: float = float("nan")
+    singular_values: tuple[float, ...] = field(default=(), repr=False)
 
     def __int__(self) -> int:
         return self.value
@@ -57,10 +54,10 @@ def intrinsic_dimension(
     model: nn.Module,
     input_shape: Shape,
     *,
-    method: Literal["float"] = "float",
+    method: Method = "exact",
     bias: bool = False,
     seed: int = 0,
-    max_bytes: int = 2 * 2**30,
+    max_bytes: int = 4 * 2**30,
 ) -> Dimension:
     """Dimension of {theta -> W_X} near a generic point: what least squares has to pay for.
 
@@ -73,12 +70,15 @@ def intrinsic_dimension(
     input_shape
         (C, d_1, ..., d_N).
     method
-        ``"float"``: numerical rank of the Jacobian at a random point, in float64.
+        ``"exact"``: rank of the Jacobian modulo a random prime at a random point. It never exceeds
+        the dimension, falls below it with the probability that the certificate bounds (about
+        1e-13), and is a theorem where the explicitly known kernel proves the same upper bound.
+        ``"float"``: numerical rank in float64, an independent check.
     bias
         Count the constant term too: biases and BatchNorm shifts vary, and network(0) belongs to
         the function.
     seed
-        Draws the point.
+        Draws the point (and the prime).
     max_bytes
         Limit on the size of the Jacobian.
 
@@ -90,38 +90,30 @@ def intrinsic_dimension(
     Raises
     ------
     NoSpectralGapError
-        No gap of at least 1e3 separates the nonzero singular values from rounding.
+        ``"float"``: no gap of at least 1e3 separates the nonzero singular values from rounding.
     UnsupportedModuleError
         A weight is computed from parameters (a parametrization, a slice, a transpose): the rank
         would be taken in other variables than the network's own.
     MemoryLimitError
         The Jacobian would be larger than the limit.
+    ValueError
+        The method is neither.
 
     Notes
     -----
     Running statistics of BatchNorm are held fixed at generic values; its weight and bias vary.
+    Source: arXiv 2112.04857 counts degrees of freedom; the exact rank is derived in chapter 05.
     """
-    if method != "float":
-        raise ValueError(f"method {method!r} is unknown; use 'float'")
+    if method not in ("exact", "float"):
+        raise ValueError(f"method {method!r} is unknown; use 'exact' or 'float'")
     graph = trace(model, input_shape)
-    point, owners = _random_point(graph, _own_parameters(model, graph), bias=bias, seed=seed)
-    graph = _fixed(graph, owners, bias=bias, seed=seed)
-
-    def function(values: tuple[Tensor, ...]) -> Tensor:
-        place = dict(zip(owners, values, strict=True))
-        return _function(graph.map_weights(lambda w: place.get(id(w), w)), bias=bias)
-
-    count = sum(p.numel() for p in point)
-    size = 8 * 2 * count**2
-    if size > max_bytes:
-        raise MemoryLimitError(
-            f"the Jacobian in {count:,} parameters takes up to {size:,} bytes, above max_bytes = "
-            f"{max_bytes:,}; take a smaller network or raise max_bytes"
-        )
-    jacobian = _sketched_jacobian(function, point, count, seed) if count else torch.zeros(1, 1)
-    values = torch.linalg.svdvals(jacobian).numpy()
-    rank, gap = _rank(values, max(jacobian.shape))
-    return Dimension(rank, "float", gap, count, tuple(values.tolist()))
+    own = _own_parameters(model, graph)
+    if method == "exact":
+        certificate, count = exact_rank(graph, own, bias=bias, seed=seed, max_bytes=max_bytes)
+        return Dimension(certificate.lower, "exact", count, certificate)
+    values, side, count = singular_values(graph, own, bias=bias, seed=seed, max_bytes=max_bytes)
+    rank, gap = spectral_rank(values, side)
+    return Dimension(rank, "float", count, None, gap, tuple(values.tolist()))
 
 
 def _own_parameters(model: nn.Module, graph: Graph) -> set[int]:
@@ -137,88 +129,3 @@ def _own_parameters(model: nn.Module, graph: Graph) -> set[int]:
                 "rank; write the network with plain parameters"
             )
     return own
-
-
-def _random_point(
-    graph: Graph, own: set[int], *, bias: bool, seed: int
-) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Draw the varying weights of a graph, and say which tensors of the network they stand for."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn: dict[int, Tensor] = {}
-    for _, name, weight in graph.weights():
-        if id(weight) not in own or (name == "bias" and not bias):
-            continue
-        if id(weight) not in drawn:
-            fan_in = max(1, weight[0].numel() if weight.ndim > 1 else 1)
-            normal = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-            drawn[id(weight)] = normal / fan_in**0.5
-    return tuple(drawn.values()), tuple(drawn)
-
-
-def _sketched_jacobian(
-    function: Callable[[tuple[Tensor, ...]], Tensor],
-    point: tuple[Tensor, ...],
-    count: int,
-    seed: int,
-) -> Float[Tensor, "rows parameters"]:
-    """Jacobian, or 2 (number of parameters) random combinations of its rows if it has more.
-
-    Random combinations keep the rank with probability one, and the cost then depends on the number
-    of parameters, not on the size T D of the function.
-    """
-    value, pull, *_ = torch.func.vjp(function, point)
-    if len(value) <= 2 * count:
-        rows = torch.eye(len(value), dtype=value.dtype)
-    else:
-        generator = torch.Generator().manual_seed(seed + 2)
-        rows = torch.randn(2 * count, len(value), generator=generator, dtype=value.dtype)
-    (columns,) = torch.func.vmap(pull, chunk_size=64)(rows)
-    return torch.cat([c.flatten(1) for c in columns], 1)
-
-
-def _fixed(graph: Graph, owners: tuple[int, ...], *, bias: bool, seed: int) -> Graph:
-    """Give the weights that do not vary their values; BatchNorm has those of a generic batch."""
-    generator = torch.Generator().manual_seed(seed + 1)
-    statistics, offsets = set(), set()
-    for node, name, weight in graph.weights():
-        if isinstance(node.layer, BatchNorm) and name in ("mean", "variance"):
-            statistics.add(id(weight))
-        elif name == "bias" and not bias:
-            offsets.add(id(weight))
-
-    def draw(weight: Tensor) -> Tensor:
-        if id(weight) in owners:
-            return weight
-        if id(weight) in statistics:
-            return torch.rand(weight.shape, generator=generator, dtype=torch.float64) + 0.5
-        if id(weight) in offsets:
-            return torch.zeros(weight.shape, dtype=torch.float64)
-        if weight.is_meta:
-            raise KrratioError("a fixed weight lies on device='meta'; its value is needed")
-        return weight.detach().cpu().to(torch.float64)
-
-    return graph.map_weights(draw)
-
-
-def _function(graph: Graph, *, bias: bool) -> Float[Tensor, " coordinates"]:
-    """Coordinates of the function: its input weight and, if asked for, its constant term."""
-    size = int(np.prod(graph.output_shape, dtype=int))
-    rows = torch.eye(size, dtype=torch.float64).reshape(size, *graph.output_shape)
-    weight = pull_back(graph, rows).reshape(-1)
-    return torch.cat([weight, offset(graph, rows).reshape(-1)]) if bias else weight
-
-
-def _rank(values: Float[np.ndarray, " n"], larger_side: int) -> tuple[int, float]:
-    """Numerical rank and the gap behind it; refuse to guess where there is none."""
-    rounding = float(values[0]) * larger_side * np.finfo(np.float64).eps
-    rank = int((values > rounding).sum())
-    if rank == 0:
-        return 0, float("inf")
-    below = max(float(values[rank]) if rank < len(values) else 0.0, rounding)
-    gap = float(values[rank - 1]) / below
-    if gap < _SMALLEST_GAP:
-        raise NoSpectralGapError(
-            f"singular value {rank} is only {gap:.1f} times the next one or rounding, where "
-            f"{_SMALLEST_GAP:.0f} times is asked for; try another seed or a smaller network"
-        )
-    return rank, gap

@@ -1,0 +1,1 @@
+"""Arithmetic and linear algebra modulo a prime: exact ranks."""
