@@ -15,9 +15,9 @@ import krratio as kr
 from krratio.networks.layers import KINDS
 from krratio.networks.trace import trace
 from krratio.theory.modular.channels import channels
-from krratio.theory.modular.exact import _matrix
 from krratio.theory.modular.field import Field, draw_prime
 from krratio.theory.modular.gauge import edges, gauge_fields, shift_fields
+from krratio.theory.modular.known import field_matrix
 from krratio.theory.modular.overlap import overlap_fields
 from krratio.theory.modular.reach import spans
 from krratio.theory.modular.rules import BACKWARD, FORWARD
@@ -117,7 +117,7 @@ def fields_and_jacobian(net, shape, *, bias):
         changes += gauge_fields(point, axes, chosen, edge, bias=bias)
         changes += shift_fields(point, axes, chosen, edge) if bias else ()
     changes += overlap_fields(point, chosen)
-    fields = _matrix(chosen, changes)
+    fields = field_matrix(chosen, changes)
     everything = {o: torch.arange(n) for o, n in point.sizes.items()}
     whole = sketch(point, everything, sum(point.sizes.values()), random, bias=bias)
     kept = sketch(point, {o: s.kept for o, s in chosen.items()}, 12, random, bias=bias)

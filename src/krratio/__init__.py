@@ -14,16 +14,21 @@ if TYPE_CHECKING:
     from krratio.experiments.statistics import Statistics
     from krratio.experiments.training import Trained, train
     from krratio.networks.trace import trace
+    from krratio.theory import counts
+    from krratio.theory.counts import Counts, count
     from krratio.theory.dimension import Dimension, intrinsic_dimension
     from krratio.theory.from_tensor import from_tensor
     from krratio.theory.tensorize import TensorizedNetwork, tensorize
 
 __all__ = [
+    "Counts",
     "Dimension",
     "Fit",
     "Statistics",
     "TensorizedNetwork",
     "Trained",
+    "count",
+    "counts",
     "datasets",
     "fit",
     "fit_full",
@@ -36,11 +41,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Counts": "theory.counts",
     "Dimension": "theory.dimension",
     "Fit": "experiments.estimators",
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
+    "count": "theory.counts",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",
     "from_tensor": "theory.from_tensor",
@@ -49,7 +56,7 @@ _HOMES = {
     "trace": "networks.trace",
     "train": "experiments.training",
 }
-_MODULES = {"datasets": "experiments.datasets", "plotting": "plotting"}
+_MODULES = {"counts": "theory.counts", "datasets": "experiments.datasets", "plotting": "plotting"}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,11 @@ from typing import Literal
 
 from torch import nn
 
-from krratio.errors import UnsupportedModuleError
-from krratio.networks.graph import Graph
 from krratio.networks.layers import Shape
 from krratio.networks.trace import trace
 from krratio.theory.modular.certificate import Certificate
 from krratio.theory.modular.exact import exact_rank
+from krratio.theory.own import own_parameters
 from krratio.theory.spectrum import NoSpectralGapError, singular_values, spectral_rank
 
 __all__ = ["Certificate", "Dimension", "NoSpectralGapError", "intrinsic_dimension"]
@@ -57,7 +56,7 @@ def intrinsic_dimension(
     method: Method = "exact",
     bias: bool = False,
     seed: int = 0,
-    max_bytes: int = 4 * 2**30,
+    max_bytes: int = 8 * 2**30,
 ) -> Dimension:
     """Dimension of {theta -> W_X} near a generic point: what least squares has to pay for.
 
@@ -107,25 +106,10 @@ def intrinsic_dimension(
     if method not in ("exact", "float"):
         raise ValueError(f"method {method!r} is unknown; use 'exact' or 'float'")
     graph = trace(model, input_shape)
-    own = _own_parameters(model, graph)
+    own = own_parameters(model, graph)
     if method == "exact":
         certificate, count = exact_rank(graph, own, bias=bias, seed=seed, max_bytes=max_bytes)
         return Dimension(certificate.lower, "exact", count, certificate)
     values, side, count = singular_values(graph, own, bias=bias, seed=seed, max_bytes=max_bytes)
     rank, gap = spectral_rank(values, side)
     return Dimension(rank, "float", count, None, gap, tuple(values.tolist()))
-
-
-def _own_parameters(model: nn.Module, graph: Graph) -> set[int]:
-    """Ids of the parameters that vary; refuse weights that are computed from them."""
-    fixed = {id(b) for b in model.buffers()}
-    fixed |= {id(p) for p in model.parameters() if not p.requires_grad}
-    own = {id(p) for p in model.parameters() if p.requires_grad}
-    for node, name, weight in graph.weights():
-        if id(weight) not in own | fixed:
-            raise UnsupportedModuleError(
-                f"the {name} of {node.name} is computed from other tensors (a parametrization, a "
-                "slice, a transpose), so the dimension in the network's own parameters is not its "
-                "rank; write the network with plain parameters"
-            )
-    return own
