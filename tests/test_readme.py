@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from krratio.paths import ROOT
@@ -62,19 +63,30 @@ def test_the_library_example_runs_and_prints_what_it_says(capsys):
     assert "torch.Size([10, 3, 32, 32])" in said
 
 
-def test_the_benchmark_that_is_named_runs():
-    assert "python benchmarks/patches.py" in INLINE
-    command = [
-        sys.executable,
-        "benchmarks/patches.py",
-        "--images",
-        "50",
-        "--repeats",
-        "1",
-    ]
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("benchmarks/patches.py", "--images 50 --repeats 1", "krratio / copy"),
+        ("benchmarks/exact_dimension.py", "--largest 1000", "growth exponents"),
+    ],
+)
+def test_the_benchmarks_that_are_named_run(script, options, said):
+    assert f"python {script}" in INLINE
+    command = [sys.executable, script, *options.split()]
     done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "krratio / copy" in done.stdout
+    assert said in done.stdout
+
+
+def test_the_benchmark_table_holds_the_recorded_numbers():
+    recorded = pd.read_csv(ROOT / "benchmarks/results/exact_dimension.csv")
+    large = recorded[recorded["parameters"] > 2000]
+    ratios = large[["rank_over_svd", "whole_over_svd"]].map(
+        lambda ratio: "–" if pd.isna(ratio) else f"{ratio:.2f}"
+    )
+    for row, (rank, whole) in zip(large.itertuples(), ratios.to_numpy(), strict=True):
+        sizes = f"{row.parameters:,} | {row.dimension:,} | {row.whole_s:.1f} s"
+        assert f"| {row.network} | {sizes} | {rank} | {whole} |" in README
 
 
 def test_inline_commands_are_known():
@@ -84,6 +96,7 @@ def test_inline_commands_are_known():
         "conda activate krratio",  # the name: test_environment.py
         "pip install --no-deps -e .",  # every set-up does it
         "python benchmarks/patches.py",  # above
+        "python benchmarks/exact_dimension.py",  # above
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above
     others = {c for c in INLINE if not c.startswith(("make ", gallery))}
