@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from krratio.experiments.statistics import Statistics
     from krratio.experiments.training import Trained, train
     from krratio.networks.trace import trace
-    from krratio.theory import counts
+    from krratio.theory import bounds, counts
+    from krratio.theory.bounds import error_bound, sample_size
     from krratio.theory.counts import Counts, count
     from krratio.theory.dimension import Dimension, intrinsic_dimension
     from krratio.theory.from_tensor import from_tensor
@@ -27,14 +28,17 @@ __all__ = [
     "Statistics",
     "TensorizedNetwork",
     "Trained",
+    "bounds",
     "count",
     "counts",
     "datasets",
+    "error_bound",
     "fit",
     "fit_full",
     "from_tensor",
     "intrinsic_dimension",
     "plotting",
+    "sample_size",
     "tensorize",
     "trace",
     "train",
@@ -48,15 +52,22 @@ _HOMES = {
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
     "count": "theory.counts",
+    "error_bound": "theory.bounds",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",
     "from_tensor": "theory.from_tensor",
     "intrinsic_dimension": "theory.dimension",
+    "sample_size": "theory.bounds",
     "tensorize": "theory.tensorize",
     "trace": "networks.trace",
     "train": "experiments.training",
 }
-_MODULES = {"counts": "theory.counts", "datasets": "experiments.datasets", "plotting": "plotting"}
+_MODULES = {
+    "bounds": "theory.bounds",
+    "counts": "theory.counts",
+    "datasets": "experiments.datasets",
+    "plotting": "plotting",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,138 @@
+"""Upper bounds from coverings, with their constants.
+
+Let D be the class of differences of two members, and let the part of D in the unit ball have a
+covering by (a / eps)^c balls of radius eps in the Frobenius norm: c and a of the *doubled* rank,
+as :mod:`krratio.theory.counts` gives them. M is the supremum over D of the noise process.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from krratio.theory.bounds.checks import Numbers, positive, probability
+
+__all__ = ["LOG_NET", "SHRINK", "design_size", "fixed_design", "isometry"]
+
+_RADIUS = 0.25
+SHRINK = 1 - np.sqrt(2) * _RADIUS
+"""What is left of the supremum after a net of radius 1/4; see :func:`isometry`."""
+
+LOG_NET = float(np.log(9 / _RADIUS))
+"""log of a / radius for a = 9 (three factors, each with a net of radius 1/12 in a ball)."""
+
+_DESIGN_RADIUS, _DEVIATION = 0.125, 0.25
+
+
+def isometry(
+    exponent: Numbers, *, n: Numbers, noise: Numbers, confidence: Numbers = 0.95
+) -> NDArray[np.float64]:
+    """RMS error that least squares over low-rank matrices exceeds with probability at most delta.
+
+    For designs with Gram the identity, and classes of matrices of bounded rank: the difference of
+    two members of D then splits into two orthogonal members of D, half of its singular values each.
+    Other formats have :func:`fixed_design`.
+
+    Parameters
+    ----------
+    exponent
+        Covering exponent c of the differences, i.e. at doubled ranks.
+    n
+        Samples.
+    noise
+        Standard deviation sigma (Gaussian, or a sub-Gaussian proxy).
+    confidence
+        1 - delta.
+
+    Raises
+    ------
+    ValueError
+        A number is not positive or not finite, or the confidence is not between 0 and 1.
+
+    Notes
+    -----
+    Optimality gives err <= 2 M. Take a net of radius 1/4, with (36)^c members; each correlation is
+    N(0, sigma^2 / n), so with probability 1 - delta all are below
+    sigma sqrt(2 (c log 36 + log 1/delta) / n). The rest splits into two members of D with squared
+    norms adding up to 1/16, so M <= max over the net + sqrt(2)/4 M. Together
+
+        err <= 2 / (1 - sqrt(2)/4) sigma sqrt(2 (c log 36 + log 1/delta) / n).
+
+    Derived; the net is Candès and Plan (2011).
+    """
+    c, n, noise = positive("exponent", exponent), positive("n", n), positive("noise", noise)
+    delta = 1 - probability("confidence", confidence)
+    bound: NDArray[np.float64] = 2 / SHRINK * noise * np.sqrt(2 * (c * LOG_NET - np.log(delta)) / n)
+    return bound
+
+
+def fixed_design(
+    exponent: Numbers,
+    *,
+    n: Numbers,
+    noise: Numbers,
+    rank: Numbers,
+    condition: Numbers = 1.0,
+    base: float = 9.0,
+    confidence: Numbers = 0.95,
+) -> NDArray[np.float64]:
+    """The same for any fixed design and any class, at the price of a logarithm of its rank.
+
+    Parameters
+    ----------
+    exponent, n, noise, confidence
+        As in :func:`isometry`.
+    rank
+        Rank of the design, at most min(n, ambient dimension).
+    condition
+        Largest over smallest ratio of design norm to Frobenius norm on D, squared. It is finite
+        only on W_X where patches overlap: on W the smallest is zero.
+    base
+        a of the covering; 3 h for h factors.
+
+    Notes
+    -----
+    Net of radius eta = 1 / sqrt(rank) in the design norm, (a sqrt(condition) / eta)^c members of
+    norm at most 1 + eta. The rest has norm at most eta, and the noise projected on the design has
+    norm at most sigma (sqrt(rank) + sqrt(2 log 2/delta)) with probability 1 - delta/2. Derived.
+    """
+    c, n, noise = positive("exponent", exponent), positive("n", n), positive("noise", noise)
+    rank, kappa = positive("rank", rank), np.sqrt(positive("condition", condition))
+    tail = np.log(2 / (1 - probability("confidence", confidence)))
+    eta = 1 / np.sqrt(rank)
+    net = (1 + eta) * np.sqrt(2 * (c * np.log(positive("base", base) * kappa / eta) + tail))
+    rest = eta * (np.sqrt(rank) + np.sqrt(2 * tail))
+    bound: NDArray[np.float64] = 2 * noise * (net + rest) / np.sqrt(n)
+    return bound
+
+
+def design_size(
+    exponent: Numbers, *, confidence: Numbers = 0.95, spectral_ratio: Numbers = 1.0
+) -> NDArray[np.float64]:
+    """Samples from which a Gaussian design keeps differences of matrices within 0.48 and 1.52.
+
+    Out of sample, errors are then at most 1 / 0.48 of those in the sample.
+
+    Parameters
+    ----------
+    exponent
+        Covering exponent of the differences.
+    confidence
+        1 - delta.
+    spectral_ratio
+        1 for independent rows. For stationary rows, largest over smallest spectral density: the
+        kept lengths are then relative to these two.
+
+    Notes
+    -----
+    Net of radius 1/8, 72^c members. For each, the mean square over n samples is chi^2_n / n, and
+    |root - 1| > 1/4 has probability at most 2 exp(-n / 32) (Laurent and Massart 2000). The supremum
+    s obeys s <= 5/4 + sqrt(2)/8 s, so s <= 1.52, and the infimum is at least 3/4 - sqrt(2)/8 s =
+    0.48. So n >= 32 (c log 72 + log 2/delta). Derived, after Candès and Plan (2011). For stationary
+    Gaussian rows the squares lie between chi^2 times the extreme spectral densities (Gray 2006);
+    the net is then finer by the root of their ratio.
+    """
+    c = positive("exponent", exponent)
+    tail = np.log(2 / (1 - probability("confidence", confidence)))
+    finer = np.sqrt(positive("spectral_ratio", spectral_ratio))
+    log_net = np.log(9 * finer / _DESIGN_RADIUS)
+    bound: NDArray[np.float64] = 2 / _DEVIATION**2 * (c * log_net + tail)
+    return bound

@@ -1,0 +1,190 @@
+"""Bounds against exact answers and simulations that they have to hold in."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+import krratio as kr
+from krratio.experiments.seeds import stream
+
+positive = st.floats(1e-3, 1e4)
+kinds = st.sampled_from(["law", "upper", "lower"])
+
+
+@given(
+    d=st.floats(1, 1e4),
+    noise=positive,
+    error=positive,
+    confidence=st.floats(0.01, 0.999),
+    kind=kinds,
+)
+def test_sample_size_and_error_bound_are_inverse(d, noise, error, confidence, kind):
+    n = kr.sample_size(d, noise=noise, error=error, confidence=confidence, kind=kind)
+    back = kr.error_bound(d, n=n, noise=noise, confidence=confidence, kind=kind)
+    assert back == pytest.approx(error, rel=1e-9)
+
+
+def test_arrays_broadcast():
+    d, n = np.array([10.0, 20.0]), np.array([[100.0], [400.0], [900.0]])
+    errors = kr.error_bound(d, n=n, noise=2.0)
+    assert errors.shape == (3, 2)
+    assert np.allclose(errors[0] / errors[1], 2)
+
+
+def test_the_law_is_exact_for_a_linear_class():
+    """Least squares on d regressors: the error stays below the bound in 90 % of runs."""
+    d, n, noise, runs = 7, 40, 1.5, 4000
+    generator = stream(0, "bounds", "law")
+    basis = np.linalg.qr(generator.normal(size=(n, d)))[0]
+    projected = generator.normal(scale=noise, size=(runs, n)) @ basis
+    errors = np.sqrt((projected**2).sum(1) / n)
+    covered = (errors <= kr.error_bound(d, n=n, noise=noise, confidence=0.9)).sum()
+    low, high = stats.binomtest(int(covered), runs).proportion_ci(0.999)
+    assert low < 0.9 < high
+    assert np.sqrt((errors**2).mean()) >= 0.98 * kr.error_bound(d, n=n, noise=noise, kind="lower")
+
+
+@pytest.mark.parametrize(("L", "P", "r"), [(6, 4, 1), (12, 9, 2), (20, 15, 3)])
+def test_the_upper_bound_holds_for_low_rank_matrices(L, P, r):
+    """Isotropic design, truth zero: least squares keeps the r largest singular values of noise."""
+    n, runs = 1000, 400
+    noise = stream(0, "bounds", L, P, r).normal(size=(runs, L, P)) / math.sqrt(n)
+    values = np.linalg.svd(noise, compute_uv=False)[:, :r]
+    errors = np.sqrt((values**2).sum(1))
+    exponent = kr.counts.cnn(l=(L,), K=2 * r, P=P).covering
+    bound = kr.error_bound(exponent, n=n, noise=1.0, confidence=0.95, kind="upper")
+    general = kr.bounds.fixed_design(exponent, n=n, noise=1.0, rank=L * P)
+    assert errors.max() < bound
+    assert errors.max() < general
+    frozen = kr.bounds.frozen_matrix(L=L, K=r, P=P)
+    lower = kr.error_bound(frozen, n=n, noise=1.0, kind="lower")
+    assert lower < np.sqrt((errors**2).mean()) < bound
+
+
+def test_no_estimator_beats_the_frozen_space_and_least_squares_attains_it():
+    """On {A B: A fixed} the risk of least squares is r P / n exactly."""
+    L, P, r, n, runs = 7, 5, 2, 100, 4000
+    generator = stream(0, "bounds", "frozen")
+    A = np.linalg.qr(generator.normal(size=(L, r)))[0]
+    noise = generator.normal(size=(runs, L, P)) / math.sqrt(n)
+    risks = ((A.T @ noise) ** 2).sum((1, 2))
+    half = 3.3 * risks.std() / math.sqrt(runs)
+    assert abs(risks.mean() - r * P / n) < half
+    assert kr.bounds.frozen_matrix(L=L, K=r, P=P) == r * max(L, P)
+
+
+def test_a_design_of_the_stated_size_keeps_all_differences_of_rank_one():
+    """Rank-two differences of 3 x 2 matrices are all matrices: extreme singular values decide."""
+    exponent = kr.counts.cnn(l=(3,), K=2, P=2).covering
+    n = math.ceil(kr.bounds.design_size(exponent))
+    generator = stream(0, "bounds", "design")
+    values = [
+        np.linalg.svd(generator.normal(size=(n, 6)), compute_uv=False)[[0, -1]] / math.sqrt(n)
+        for _ in range(50)
+    ]
+    assert np.min(values) > 0.48
+    assert np.max(values) < 1.52
+
+
+def ar1(rho, shape, generator):
+    steps = generator.normal(size=shape)
+    steps[0] /= math.sqrt(1 - rho**2)
+    values = np.empty(shape)
+    values[0] = steps[0]
+    for i in range(1, shape[0]):
+        values[i] = rho * values[i - 1] + steps[i]
+    return values * math.sqrt(1 - rho**2)
+
+
+@pytest.mark.parametrize(
+    ("covariates", "noise", "factor"), [(0.7, 0.7, 2.92), (0.7, 0, 1), (0, 0.7, 1)]
+)
+def test_dependence_costs_only_where_both_are_dependent(covariates, noise, factor):
+    assert kr.bounds.law_factor(covariates=covariates, noise=noise) == pytest.approx(
+        factor, abs=5e-3
+    )
+    generator, n, runs = stream(0, "bounds", "ar1"), 1500, 4000
+    x, e = ar1(covariates, (n, runs), generator), ar1(noise, (n, runs), generator)
+    risks = (x * e).sum(0) ** 2 / (x**2).sum(0)  # n times the squared in-sample error, d = 1
+    half = 3.3 * risks.std() / math.sqrt(runs)
+    assert abs(risks.mean() - factor) < half
+
+
+def test_covariances_of_an_ar1_stretch_lie_between_its_spectral_bounds():
+    low, high = kr.bounds.ar1_spectral_bounds(0.6)
+    lags = np.abs(np.subtract.outer(np.arange(60), np.arange(60)))
+    values = np.linalg.eigvalsh(0.6**lags)
+    assert low < values[0] < 1.1 * low
+    assert 0.9 * high < values[-1] < high
+
+
+@pytest.mark.parametrize(
+    ("frozen", "counts"),
+    [
+        (kr.bounds.frozen_matrix(L=7, K=2, P=5), kr.counts.cnn(l=(7,), K=2, P=5)),
+        (
+            kr.bounds.frozen_tucker(modes=(5, 4, 6), ranks=(2, 3, 4)),
+            kr.counts.tucker(l=(5, 4), R_j=(2, 3), R=4, K=8, P=6),
+        ),
+        (kr.bounds.frozen_cp(modes=(3, 4, 6), rank=2), kr.counts.cp(l=(3, 4), R=2, K=4, P=6)),
+        (kr.bounds.frozen_tt(modes=(6, 4, 5), bonds=(3, 2)), kr.counts.tt(n=(6, 4, 5), r=(3, 2))),
+    ],
+    ids=["matrix", "tucker", "cp", "tt"],
+)
+def test_a_linear_space_in_the_class_is_no_larger_than_the_class(frozen, counts):
+    assert counts.intrinsic / 3 < frozen <= counts.intrinsic
+
+
+def test_the_frozen_spaces_by_hand():
+    assert kr.bounds.frozen_tucker(modes=(5, 4, 6), ranks=(2, 3, 4)) == 24
+    assert kr.bounds.frozen_cp(modes=(2, 2, 9), rank=7) == 9 * 4
+    assert kr.bounds.frozen_tt(modes=(6, 4, 5), bonds=(3, 2)) == 24
+
+
+def test_all_bounds_are_monotone():
+    for kind in ("law", "upper", "lower"):
+        by_d = [float(kr.error_bound(d, n=100, noise=1, kind=kind)) for d in (1, 5, 50)]
+        by_n = [float(kr.error_bound(5, n=n, noise=1, kind=kind)) for n in (10, 100, 1000)]
+        assert by_d == sorted(by_d)
+        assert by_n == sorted(by_n, reverse=True)
+    levels = [float(kr.error_bound(5, n=9, noise=1, confidence=c)) for c in (0.5, 0.9, 0.99)]
+    assert levels == sorted(levels)
+
+
+def test_neighbours():
+    assert kr.bounds.convolutional_filter(filter_size=25) == 25
+    assert kr.bounds.convolutional_filter(filter_size=25, outputs=16) == 41
+    small, large = (kr.bounds.tensor_network_capacity(parameters=k, vertices=3) for k in (68, 92))
+    assert large / small == pytest.approx(92 / 68)  # grows with K, where the dimension is flat
+
+
+WRONG = [float("nan"), float("inf"), 0.0, -1.0]
+
+
+@pytest.mark.parametrize(("name", "value"), [*itertools.product(("noise", "error"), WRONG)])
+def test_numbers_that_are_not_positive_are_refused_by_name(name, value):
+    arguments = {"noise": 1.0, "error": 0.1} | {name: value}
+    with pytest.raises(ValueError, match=f"{name}={value}: finite numbers above 0"):
+        kr.sample_size(5, **arguments)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan"), -0.5])
+def test_a_confidence_outside_of_zero_and_one_is_refused(confidence):
+    with pytest.raises(ValueError, match=f"confidence={confidence}: numbers between 0 and 1"):
+        kr.error_bound(5, n=10, noise=1, confidence=confidence)
+
+
+def test_other_refusals_name_what_was_given():
+    with pytest.raises(ValueError, match="dimension=0"):
+        kr.error_bound([4, 0], n=10, noise=1)
+    with pytest.raises(ValueError, match="kind='guess'"):
+        kr.sample_size(5, noise=1, error=1, kind="guess")
+    with pytest.raises(ValueError, match=r"covariates=1\.0"):
+        kr.bounds.law_factor(covariates=1, noise=0)
+    with pytest.raises(ValueError, match=r"n=nan"):
+        kr.error_bound(5, n=float("nan"), noise=1)
