@@ -1,5 +1,5 @@
 # `make help` lists what can be done. Needs make and Python 3.11 or newer with its venv module.
-.PHONY: help figures test lab lint lock clean
+.PHONY: help figures test soak lab lint lock clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -7,14 +7,17 @@ RUN := .venv/bin/python -m
 ARGS ?=
 # One worker a core, at most 8: each of them imports torch.
 WORKERS ?= auto --maxprocesses=8
+# What `make soak` repeats, and the master seeds it does it with.
+SOAKED ?= 04_three_counts 05_exact_dimension
+SEEDS ?= 1 2 3
 
 # Settings of the user's own Jupyter, IPython, matplotlib and Python could change a result or share
 # a file with another clone: every run that checks something keeps its own, inside .venv.
 unexport JUPYTER_PATH JUPYTER_PREFER_ENV_PATH JUPYTER_RUNTIME_DIR MPLBACKEND PYTHONPATH PYTHONHOME
-figures test: export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/var/jupyter/config
-figures test: export JUPYTER_DATA_DIR := $(CURDIR)/.venv/var/jupyter/data
-figures test: export IPYTHONDIR := $(CURDIR)/.venv/var/ipython
-figures test: export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
+figures test soak: export JUPYTER_CONFIG_DIR := $(CURDIR)/.venv/var/jupyter/config
+figures test soak: export JUPYTER_DATA_DIR := $(CURDIR)/.venv/var/jupyter/data
+figures test soak: export IPYTHONDIR := $(CURDIR)/.venv/var/ipython
+figures test soak: export MPLCONFIGDIR := $(CURDIR)/.venv/var/matplotlib
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +30,15 @@ test: .venv/ready ## run pytest, then nbval on the committed notebooks
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then set -x; \
 	  $(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=120 \
 	    -n $(WORKERS) --dist loadfile notebooks; fi
+
+soak: .venv/ready ## run the chapters of measured claims with three other master seeds (minutes)
+	@mkdir -p runs/soak
+	@for seed in $(SEEDS); do for chapter in $(SOAKED); do \
+	  KRRATIO_FIGURES=runs/soak .venv/bin/papermill -k python3 --no-progress-bar -p seed $$seed \
+	    notebooks/$$chapter.ipynb runs/soak/$$chapter-$$seed.ipynb >runs/soak/$$chapter-$$seed.log 2>&1 \
+	  && echo "$$chapter holds with seed $$seed" \
+	  || { echo "$$chapter fails with seed $$seed: runs/soak/$$chapter-$$seed.log"; exit 1; }; \
+	done; done
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(RUN) jupyterlab notebooks

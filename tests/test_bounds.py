@@ -61,6 +61,8 @@ def test_the_upper_bound_holds_for_low_rank_matrices(L, P, r):
     general = kr.bounds.fixed_design(exponent, n=n, noise=1.0, rank=L * P)
     assert errors.max() < bound
     assert errors.max() < general
+    sharper = kr.bounds.operator_norm(L=L, K=r, P=P, n=n, noise=1.0)
+    assert errors.max() < sharper < min(bound, general)
     frozen = kr.bounds.frozen_matrix(L=L, K=r, P=P)
     lower = kr.error_bound(frozen, n=n, noise=1.0, kind="lower")
     assert lower < np.sqrt((errors**2).mean()) < bound

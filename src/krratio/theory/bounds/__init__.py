@@ -8,7 +8,7 @@ from krratio.theory.bounds.dependence import ar1_spectral_bounds, law_factor
 from krratio.theory.bounds.lower import frozen_cp, frozen_matrix, frozen_tt, frozen_tucker
 from krratio.theory.bounds.neighbours import convolutional_filter, tensor_network_capacity
 from krratio.theory.bounds.planning import error_bound, sample_size
-from krratio.theory.bounds.upper import design_size, fixed_design, isometry
+from krratio.theory.bounds.upper import design_size, fixed_design, isometry, operator_norm
 
 __all__ = [
     "ar1_spectral_bounds",
@@ -22,6 +22,7 @@ __all__ = [
     "frozen_tucker",
     "isometry",
     "law_factor",
+    "operator_norm",
     "sample_size",
     "tensor_network_capacity",
 ]
