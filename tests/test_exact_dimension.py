@@ -15,8 +15,9 @@ import krratio as kr
 from krratio.networks.layers import KINDS
 from krratio.networks.trace import trace
 from krratio.theory.modular.channels import channels
+from krratio.theory.modular.edges import edges
 from krratio.theory.modular.field import Field, draw_prime
-from krratio.theory.modular.gauge import edges, gauge_fields, shift_fields
+from krratio.theory.modular.gauge import gauge_fields, shift_fields
 from krratio.theory.modular.known import field_matrix
 from krratio.theory.modular.overlap import overlap_fields
 from krratio.theory.modular.reach import spans

@@ -8,7 +8,8 @@ import torch
 from krratio.errors import MemoryLimitError
 from krratio.networks.layers import AveragePool, Conv, Linear
 from krratio.theory.modular.channels import Channels, channels
-from krratio.theory.modular.gauge import Change, edges, even, gauge_fields, shift_fields
+from krratio.theory.modular.edges import edges, even
+from krratio.theory.modular.gauge import Change, gauge_fields, shift_fields
 from krratio.theory.modular.overlap import overlap_fields
 from krratio.theory.modular.reach import spans
 from krratio.theory.modular.sketch import Point
