@@ -9,12 +9,13 @@ import torch
 from scipy.optimize import minimize
 
 from krratio.errors import NonFiniteError, ShapeError
-from krratio.experiments.charts import chart
-from krratio.experiments.descent import tangent_norm
+from krratio.experiments.charts import FreeChart
+from krratio.experiments.draws import Draws
 from krratio.experiments.estimators import SAME_LOSS, fit, full
 from krratio.experiments.kernels import kernel_format
 from krratio.experiments.reduced import Problem
 from krratio.experiments.statistics import Statistics
+from krratio.experiments.structured import StructuredChart
 from krratio.experiments.trust_region import solve_ball
 
 MODES, P, T = (2, 3), 4, 3  # L = 6; every size differs
@@ -44,9 +45,9 @@ def reduced_value(problem, kernels):
     size = problem.shape[0] * problem.shape[1]
     gram = problem.raw_gram + problem.ridge * torch.eye(size).double()
     lifted = torch.kron(kernels.contiguous(), torch.eye(problem.shape[1]).double())
-    cross = lifted.T @ problem.raw_cross
+    cross = lifted.T @ problem.raw_cross[0]
     solved = torch.linalg.solve(lifted.T @ gram @ lifted, cross)
-    return problem.half_total - (cross * solved).sum() / 2
+    return problem.half_total[0] - (cross * solved).sum() / 2
 
 
 def truncated(stats, rank):
@@ -127,23 +128,22 @@ def test_statistics_refuse_what_they_cannot_use():
 # Derivatives
 
 
-def derivatives(kind, ranks, seed=5):
+ONE = torch.zeros(1, dtype=torch.int64)  # the row of the only draw
+
+
+def local(kind, ranks, seed=5):
     stats = statistics()
-    problem = Problem(stats, 0.3)
+    problem = Problem(Draws.of(stats), 0.3)
     kernels = kernel_format(kind, ranks, stats.modes, P * T)
-    coordinates = chart(kernels, problem)
+    chart = (FreeChart if kind == "matrix" else StructuredChart)(kernels, problem)
     blocks = kernels.random(np.random.default_rng(seed))
-    theta = coordinates.enter(kernels.pack(blocks)[None])
-    whitened = coordinates.kernels(theta)
-    basis = torch.linalg.qr(whitened, mode="complete")[0]
-    basis[..., : kernels.rank] = whitened
-    point = problem.point(basis, kernels.rank)
-    return problem, kernels, coordinates, theta, basis[0], point
+    theta = chart.enter(kernels.pack(blocks)[None])
+    return problem, kernels, chart, theta, chart.expand(theta, ONE)
 
 
 def test_gradient_and_hessian_on_the_grassmannian_are_those_of_automatic_differentiation():
-    problem, _, _, _, basis, point = derivatives("matrix", 2)
-    inner, outer = basis[:, :2], basis[:, 2:]
+    problem, _, chart, theta, found = local("matrix", 2)
+    inner, outer = chart.kernels(theta)[0], found.lift[0]
 
     def value(X):
         return reduced_value(problem, problem.frame @ (inner + outer @ X))
@@ -151,38 +151,42 @@ def test_gradient_and_hessian_on_the_grassmannian_are_those_of_automatic_differe
     zero = torch.zeros(L - 2, 2).double()
     gradient = torch.func.grad(value)(zero)
     hessian = torch.func.jacrev(torch.func.grad(value))(zero).reshape(8, 8)
-    assert point.value[0] == pytest.approx(float(value(zero)), rel=1e-12)
-    torch.testing.assert_close(point.gradient()[0], gradient, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(point.hessian()[0], hessian, rtol=1e-9, atol=1e-8)
+    assert found.value[0] == pytest.approx(float(value(zero)), rel=1e-12)
+    torch.testing.assert_close(found.gradient[0], gradient.flatten(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.hessian[0], hessian, rtol=1e-9, atol=1e-8)
 
 
 @pytest.mark.parametrize(
-    ("kind", "ranks"), [("tucker", (1, 3, 2)), ("tucker", (2, 2, 3)), ("cp", 2)]
+    ("kind", "ranks"), [("tucker", (1, 3, 2)), ("tucker", (2, 2, 3)), ("cp", 2), ("tt", (2, 3))]
 )
 def test_derivatives_in_structured_kernels_are_those_of_automatic_differentiation(kind, ranks):
-    problem, kernels, coordinates, theta, basis, point = derivatives(kind, ranks)
-    gradient, hessian, lift = coordinates.model(theta, basis[None], point)
-    size = lift.shape[2]
+    problem, kernels, _, theta, found = local(kind, ranks)
+    lift = found.lift[0]
 
     def value(z):
-        return reduced_value(problem, kernels.kernels(kernels.unpack(theta[0] + lift[0] @ z)))
+        return reduced_value(problem, kernels.kernels(kernels.unpack(theta[0] + lift @ z)))
 
-    zero = torch.zeros(size).double()
+    zero = torch.zeros(lift.shape[1]).double()
     expected = torch.func.jacrev(torch.func.grad(value))(zero)
-    moving = lift[0].norm(dim=0) > 0  # gauge directions have no lift and an arbitrary curvature
+    moving = lift.norm(dim=0) > 0  # gauge directions have no lift and an arbitrary curvature
     assert 0 < int(moving.sum()) <= (L - kernels.rank) * kernels.rank
-    torch.testing.assert_close(gradient[0], torch.func.grad(value)(zero), rtol=1e-8, atol=1e-8)
+    gradient = torch.func.grad(value)(zero)
+    torch.testing.assert_close(found.gradient[0], gradient, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(
-        hessian[0][moving][:, moving], expected[moving][:, moving], rtol=1e-8, atol=1e-7
+        found.hessian[0][moving][:, moving], expected[moving][:, moving], rtol=1e-8, atol=1e-7
     )
+    assert found.value[0] == pytest.approx(float(value(zero)), rel=1e-12)
 
 
-@pytest.mark.parametrize(("kind", "ranks"), [("matrix", 2), ("tucker", (2, 2, 3)), ("cp", 2)])
+@pytest.mark.parametrize(
+    ("kind", "ranks"), [("matrix", 2), ("tucker", (2, 2, 3)), ("cp", 2), ("tt", (2, 3))]
+)
 def test_the_gradient_norm_is_that_of_the_projection_on_the_tangent_space(kind, ranks):
-    _, kernels, coordinates, theta, _, _ = derivatives(kind, ranks)
-    blocks = kernels.unpack(coordinates.leave(theta)[0])
-    start, fc = kernels.pack(blocks), normal(3, kernels.rank, P * T)
-    slope = normal(4, L, P, T)
+    _, kernels, chart, theta, found = local(kind, ranks)
+    start = chart.leave(theta)[0]
+    A = kernels.kernels(kernels.unpack(start))
+    W = found.weight[0]
+    fc = torch.linalg.lstsq(A, W.flatten(1)).solution
 
     def weight(theta, fc):
         return (kernels.kernels(kernels.unpack(theta)) @ fc).reshape(-1)
@@ -190,10 +194,9 @@ def test_the_gradient_norm_is_that_of_the_projection_on_the_tangent_space(kind, 
     by_theta, by_fc = torch.func.jacrev(weight, argnums=(0, 1))(start, fc)
     tangents = torch.cat([by_theta.flatten(1), by_fc.flatten(1)], 1)
     U, s, _ = torch.linalg.svd(tangents, full_matrices=False)
-    expected = (U[:, s > 1e-10 * s[0]].T @ slope.reshape(-1)).norm()
-    W = weight(start, fc).reshape(1, L, P, T)
-    found = tangent_norm(W, slope[None], *coordinates.tangents(theta))
-    assert float(found) == pytest.approx(float(expected), rel=1e-10)
+    slope = statistics().gram @ W.reshape(-1, T) + 0.3 * W.reshape(-1, T) - statistics().cross
+    expected = (U[:, s > 1e-10 * s[0]].T @ slope.reshape(-1)).norm() / statistics().cross.norm()
+    assert float(found.norm(ONE)[0]) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_the_ball_problem_is_solved_exactly_also_in_the_hard_case():
@@ -306,7 +309,7 @@ def test_no_step_of_alternating_least_squares_leaves_the_solution(best):
 
 
 def test_quasi_newton_from_many_starts_finds_nothing_lower(best):
-    problem = Problem(statistics(), 0.2)
+    problem = Problem(Draws.of(statistics()), 0.2)
     slope = torch.func.grad_and_value(lambda A: reduced_value(problem, A))
 
     def both(x):
@@ -404,12 +407,19 @@ def test_compression_can_only_lose_and_rank_one_is_the_same_for_both_formats(bes
     assert one[0].loss == pytest.approx(one[1].loss, rel=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "ranks"), [("matrix", 3), ("tucker", (1, 2, 2)), ("cp", 2)])
+@pytest.mark.parametrize(
+    ("kind", "ranks"), [("matrix", 3), ("tucker", (1, 2, 2)), ("cp", 2), ("tt", (2, 3))]
+)
 def test_factors_contract_to_a_weight_of_the_class(kind, ranks):
     result = fit(statistics(), kind, ranks, ridge=0.2, starts=2, exchanges=1)
     *blocks, fc = result.factors
     if kind == "matrix":
         kernels = blocks[0]
+        torch.testing.assert_close(kernels.T @ kernels, torch.eye(3).double())
+    elif kind == "tt":
+        first, second = blocks
+        assert [tuple(b.shape) for b in blocks] == [(1, 2, 2), (2, 3, 3)]
+        kernels = torch.einsum("zca,alr->clr", first, second).reshape(L, 3)
         torch.testing.assert_close(kernels.T @ kernels, torch.eye(3).double())
     elif kind == "tucker":
         channel, spatial, core = blocks

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from krratio import plotting
     from krratio.experiments import datasets
-    from krratio.experiments.estimators import Fit, fit
+    from krratio.experiments.draws import Draws
+    from krratio.experiments.estimators import Fit, Fits, fit
     from krratio.experiments.estimators import full as fit_full
     from krratio.experiments.statistics import Statistics
     from krratio.experiments.training import Trained, train
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Counts",
     "Dimension",
+    "Draws",
     "Fit",
+    "Fits",
     "Statistics",
     "TensorizedNetwork",
     "Trained",
@@ -47,7 +50,9 @@ __all__ = [
 _HOMES = {
     "Counts": "theory.counts",
     "Dimension": "theory.dimension",
+    "Draws": "experiments.draws",
     "Fit": "experiments.estimators",
+    "Fits": "experiments.fits",
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",

@@ -1,5 +1,7 @@
 """Where a step of the optimizer lives: coordinates around a range of kernels, free of gauge."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -7,37 +9,61 @@ from torch import Tensor
 
 from krratio.experiments.decompositions import thin_svd
 from krratio.experiments.kernels import KernelFormat
-from krratio.experiments.reduced import Problem, ReducedPoint
+from krratio.experiments.reduced import Problem
 
-__all__ = ["Chart", "FreeChart", "StructuredChart", "chart"]
+__all__ = ["Chart", "FreeChart", "Local", "orthonormal", "tangent_norm"]
 
-_GAUGE = 1e-9  # singular values of dX/dθ below this fraction of the largest are gauge
-_DAMPING = 1e-3  # below this fraction the step is measured in θ, not in the kernels it moves
+_CUTOFF = 1e-9  # singular values below this fraction of the largest span no tangent
+
+
+@dataclass(frozen=True, eq=False)
+class Local:
+    """The objective around S points, in coordinates z of a chart.
+
+    Attributes
+    ----------
+    value : Tensor
+        (S,).
+    gradient, hessian : Tensor
+        (S, n) and (S, n, n), in z.
+    lift : Tensor
+        What turns z into a step of the chart's θ.
+    weight : Tensor
+        W (S, L, P, T).
+    norm : callable
+        From indices into S to ‖Π ∂F/∂W‖ / ‖∂F/∂W at 0‖ there, Π the projection on the tangent
+        space of the class; asked for only where a descent nears its end.
+    """
+
+    value: Tensor
+    gradient: Tensor
+    hessian: Tensor
+    lift: Tensor
+    weight: Tensor
+    norm: Callable[[Tensor], Tensor]
 
 
 class Chart(Protocol):
-    """Coordinates z around each of S points θ (S, N)."""
+    """Coordinates z around each of S points θ (S, N); ``rows`` (S,) say which draw each θ fits."""
 
     def enter(self, theta: Tensor) -> Tensor:
-        """θ of the chart from parameters (S, N) of the format."""
-        ...
-
-    def kernels(self, theta: Tensor) -> Tensor:
-        """Whitened kernels with orthonormal columns, (S, L, R)."""
+        """θ of the chart from parameters (S, N) of the class."""
         ...
 
     def leave(self, theta: Tensor) -> Tensor:
-        """Parameters (S, N) of the format, balanced, from θ of the chart."""
+        """Parameters (S, N) of the class, balanced, from θ of the chart."""
         ...
 
-    def tangents(self, theta: Tensor) -> tuple[Tensor, Tensor | None]:
-        """A (S, L, R) in the original frame; ∂A/∂θ (S, L, R, N), or None if A moves freely."""
+    def totals(self, rows: Tensor) -> Tensor:
+        """Objective (S,) at W = 0."""
         ...
 
-    def model(
-        self, theta: Tensor, basis: Tensor, point: ReducedPoint
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient (S, n), Hessian (S, n, n) and lift (S, N, n) such that dθ = lift·z."""
+    def value(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Objective (S,) at θ."""
+        ...
+
+    def expand(self, theta: Tensor, rows: Tensor) -> Local:
+        """Objective, derivatives and coordinates at θ."""
         ...
 
     def move(self, theta: Tensor, lift: Tensor, step: Tensor) -> Tensor:
@@ -55,114 +81,77 @@ class FreeChart:
     """Uncompressed kernels: θ is the whitened orthonormal A, z is X in A = Q₁ + Q₂X."""
 
     def __init__(self, kernels: KernelFormat, problem: Problem) -> None:
-        self.shape = (kernels.volume, kernels.rank)
-        self.frame, self.unframe = problem.frame, problem.unframe
+        self.shape, self.problem = (kernels.volume, kernels.rank), problem
 
     def enter(self, theta: Tensor) -> Tensor:
         """θ of the chart from parameters (S, N) of the format."""
-        return orthonormal(self.unframe @ self.kernels(theta)).flatten(1)
+        return orthonormal(self.problem.unframe @ self.kernels(theta)).flatten(1)
 
     def leave(self, theta: Tensor) -> Tensor:
         """Parameters (S, N) of the format from θ of the chart."""
-        return orthonormal(self.frame @ self.kernels(theta)).flatten(1)
-
-    def tangents(self, theta: Tensor) -> tuple[Tensor, None]:
-        """A in the original frame and what it may do."""
-        return self.frame @ self.kernels(theta), None
+        return orthonormal(self.problem.frame @ self.kernels(theta)).flatten(1)
 
     def kernels(self, theta: Tensor) -> Tensor:
         """Whitened kernels with orthonormal columns, (S, L, R)."""
         return theta.reshape(-1, *self.shape)
 
-    def model(
-        self, theta: Tensor, basis: Tensor, point: ReducedPoint
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient, Hessian and lift; see ``Chart``."""
-        del theta
-        return point.gradient().flatten(1), point.hessian(), basis[..., self.shape[1] :]
+    def totals(self, rows: Tensor) -> Tensor:
+        """Objective (S,) at W = 0."""
+        return self.problem.half_total[rows]
+
+    def value(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Objective (S,) at θ."""
+        return self.problem.value(self.kernels(theta), rows)
+
+    def expand(self, theta: Tensor, rows: Tensor) -> Local:
+        """Objective, derivatives and coordinates at θ."""
+        kernels, rank = self.kernels(theta), self.shape[1]
+        basis = torch.linalg.qr(kernels, mode="complete")[0]
+        basis[..., :rank] = kernels  # Householder columns may differ in sign
+        point = self.problem.point(basis, rank, rows)
+        weight = self.problem.weight(kernels, point.fc)
+        return Local(
+            point.value,
+            point.gradient().flatten(1),
+            point.hessian(),
+            basis[..., rank:],
+            weight,
+            lambda some: self.norm(weight[some], kernels[some], rows[some]),
+        )
+
+    def norm(self, weight: Tensor, kernels: Tensor, rows: Tensor) -> Tensor:
+        """Relative tangent gradient (S,) at W = kernels·B."""
+        slope = self.problem.slope(weight, rows)
+        norm = tangent_norm(weight, slope, self.problem.frame @ kernels, None)
+        relative: Tensor = norm / self.problem.slope_scale[rows]
+        return relative
 
     def move(self, theta: Tensor, lift: Tensor, step: Tensor) -> Tensor:
-        """The point at coordinates ``step``."""
+        """The point at coordinates ``step`` (S, n)."""
         kernels = self.kernels(theta)
         moved = kernels + lift @ step.reshape(len(step), lift.shape[2], self.shape[1])
         return orthonormal(moved).flatten(1)
 
 
-class StructuredChart:
-    """Kernels A(θ) in the original frame; steps are measured by how far they move range(A).
+def tangent_norm(weight: Tensor, slope: Tensor, kernels: Tensor, tangents: Tensor | None) -> Tensor:
+    """Norm (S,) of ``slope`` = ∂F/∂W projected on the tangent space of the class at W = A·B.
 
-    X(θ) = (Q₂ᵀA)(Q₁ᵀA)⁻¹ is the coordinate of range(A(θ)) in the chart of ``reduced``, so
-    derivatives pull back as JᵀH_XJ + ⟨∂f/∂X, ∂²X⟩. Directions with J = 0 are gauge and get no step.
+    The tangent space is {A·dB} + {dA·B}. With U and V orthonormal bases of range(A) and of the row
+    space of B, the square of the norm is that of UᵀE plus that of (I − UUᵀ)EV, the latter projected
+    on what the format's ``tangents`` ∂A/∂θ allow.
     """
-
-    def __init__(self, kernels: KernelFormat, problem: Problem) -> None:
-        self.format, self.unframe = kernels, problem.unframe
-
-    def _original(self, theta: Tensor) -> Tensor:
-        return self.format.kernels(self.format.unpack(theta))
-
-    def _bent(self, theta: Tensor, weights: Tensor) -> Tensor:
-        """⟨weights, ∂²A/∂θ²⟩, (N, N)."""
-        slope = torch.func.grad(lambda moved: (self._original(moved) * weights).sum())
-        bent: Tensor = torch.func.jacrev(slope)(theta)
-        return bent
-
-    def enter(self, theta: Tensor) -> Tensor:
-        """θ of the chart from parameters (S, N) of the format."""
-        return theta
-
-    def leave(self, theta: Tensor) -> Tensor:
-        """Parameters (S, N) of the format from θ of the chart."""
-        return theta
-
-    def tangents(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """A in the original frame and what it may do."""
-        kernels = torch.func.vmap(self._original)(theta)
-        return kernels, torch.func.vmap(torch.func.jacrev(self._original))(theta)
-
-    def kernels(self, theta: Tensor) -> Tensor:
-        """Whitened kernels with orthonormal columns, (S, L, R)."""
-        return orthonormal(self.unframe @ torch.func.vmap(self._original)(theta))
-
-    def model(
-        self, theta: Tensor, basis: Tensor, point: ReducedPoint
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradient, Hessian and lift; see ``Chart``."""
-        slope = point.gradient()
-        jacobian, curvature = self._coordinate(theta, basis, slope)
-        _, sizes, directions = thin_svd(jacobian)
-        largest = sizes[:, :1]
-        free = sizes > _GAUGE * largest
-        lift = directions.mT * (free / (sizes**2 + (_DAMPING * largest) ** 2).sqrt())[:, None]
-        pushed = jacobian @ lift
-        gradient = (pushed.mT @ slope.flatten(1)[..., None])[..., 0]
-        hessian = pushed.mT @ point.hessian() @ pushed + lift.mT @ curvature @ lift
-        # Any positive number keeps the gauge directions still; this one leaves the spectrum's ends.
-        level = hessian.flatten(1).norm(dim=1)[:, None]
-        return gradient, hessian + torch.diag_embed(~free * level), lift
-
-    def _coordinate(self, theta: Tensor, basis: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """∂X/∂θ (S, (L − R)·R, N) and ⟨slope, ∂²X/∂θ²⟩ (S, N, N) where Q₂ᵀA = 0."""
-        rank = slope.shape[2]
-        kernels, moves = self.tangents(theta)
-        turn = basis.mT @ self.unframe
-        inverse = torch.linalg.inv(turn[:, :rank] @ kernels)
-        moves = torch.einsum("bkl,blrn,bru->bkun", turn, moves, inverse)
-        inner, outer = moves[:, :rank], moves[:, rank:]
-        mixed = torch.einsum("bku,bkrn,brum->bnm", slope, outer, inner)
-        weights = turn[:, rank:].mT @ slope @ inverse.mT
-        bent = torch.func.vmap(self._bent)(theta, weights)
-        return outer.flatten(1, 2), bent - mixed - mixed.mT
-
-    def move(self, theta: Tensor, lift: Tensor, step: Tensor) -> Tensor:
-        """The point at coordinates ``step``."""
-        moved = theta + (lift @ step[..., None])[..., 0]
-        balanced = [self.format.balance(self.format.unpack(row)) for row in moved]
-        return torch.stack([self.format.pack(blocks) for blocks in balanced])
-
-
-def chart(kernels: KernelFormat, problem: Problem) -> Chart:
-    """The chart of a format; free kernels have no parameters to pull back through."""
-    if kernels.name == "matrix":
-        return FreeChart(kernels, problem)
-    return StructuredChart(kernels, problem)
+    E, W = slope.flatten(2), weight.flatten(2)
+    U, triangle = torch.linalg.qr(kernels)
+    along = U.mT @ E
+    _, sizes, V = thin_svd(U.mT @ W)
+    V = V.mT * (sizes > _CUTOFF * sizes[:, :1])[:, None]
+    across = (E - U @ along) @ V
+    if tangents is not None:
+        fc = torch.linalg.solve_triangular(triangle, U.mT @ (W @ V), upper=True)
+        moves = torch.einsum("blrn,brv->blvn", tangents, fc).flatten(2)
+        moves = (moves - U @ (U.mT @ moves)).reshape(*across.flatten(1).shape, -1)
+        basis, sizes, _ = thin_svd(moves)
+        basis = basis * (sizes > _CUTOFF * sizes[:, :1])[:, None]
+        across = basis.mT @ across.flatten(1)[..., None]
+    squares: Tensor = along.square().sum((1, 2)) + across.square().sum((1, 2))
+    return squares.sqrt()

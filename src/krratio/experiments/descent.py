@@ -1,16 +1,15 @@
-"""Trust-region Newton on the reduced objective, from many starts at once."""
+"""Trust-region Newton on the objective, from many starts at once."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from krratio.experiments.charts import Chart
-from krratio.experiments.decompositions import thin_svd
-from krratio.experiments.reduced import Problem
 from krratio.experiments.trust_region import solve_ball
 
-__all__ = ["CURVATURE", "Ends", "descend", "tangent_norm"]
+__all__ = ["CURVATURE", "Ends", "descend"]
 
 CURVATURE = 1e-8
 """An eigenvalue below minus this fraction of the largest is a way down, not rounding."""
@@ -18,7 +17,7 @@ CURVATURE = 1e-8
 _ROUNDING = 1e-13  # changes of the objective below this fraction of its value at 0 are rounding
 _STALLED = 4  # iterations at rounding level without a smaller gradient
 _RADII = (0.5, 2.0)  # tried each time, as multiples of the length that last worked best
-_CUTOFF = 1e-9  # singular values below this fraction of the largest span no tangent
+_NEAR = 1e-8  # of the objective at 0: with less to gain, the gradient norm is measured
 
 
 @dataclass(eq=False)
@@ -44,48 +43,54 @@ class Ends:
     lowest: Tensor
     iterations: Tensor
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Ends"]) -> "Ends":
+        """All starts of all parts, in their order."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
 
 class _State:
     """The models at the current points, kept where a step was refused."""
 
-    def __init__(self, chart: Chart, problem: Problem, theta: Tensor) -> None:
-        self.chart, self.problem = chart, problem
+    def __init__(self, chart: Chart, theta: Tensor, rows: Tensor) -> None:
+        self.chart, self.rows, self.totals = chart, rows, chart.totals(rows)
         starts = len(theta)
         nan = torch.full((starts,), torch.nan, dtype=torch.float64)
-        weight = theta.new_zeros(starts, *problem.shape)
         count = torch.zeros(starts, dtype=torch.int64)
-        self.ends = Ends(theta.clone(), weight, nan.clone(), nan + torch.inf, nan.clone(), count)
+        empty = theta.new_zeros(starts, 0)  # the first rebuild knows its shape
+        self.ends = Ends(theta.clone(), empty, nan.clone(), nan + torch.inf, nan.clone(), count)
         self.radius = torch.ones(starts, dtype=torch.float64)
         self.patience = torch.full((starts,), _STALLED)
-        self.models: list[tuple[Tensor, Tensor, Tensor, Tensor]] = [()] * starts  # type: ignore[list-item]
+        self.models: tuple[Tensor, ...] | None = None
 
     def rebuild(self, which: Tensor) -> None:
         """Differentiate at the points ``which`` (indices)."""
-        ends, theta = self.ends, self.ends.theta[which]
-        kernels = self.chart.kernels(theta)
-        rank = kernels.shape[2]
-        basis = torch.linalg.qr(kernels, mode="complete")[0]
-        basis[..., :rank] = kernels  # Householder columns may differ in sign
-        point = self.problem.point(basis, rank)
-        gradient, hessian, lift = self.chart.model(theta, basis, point)
-        eigenvalues, vectors = torch.linalg.eigh(hessian)
-        weight = self.problem.weight(kernels, point.fc)
-        slope = self.problem.slope(weight)
-        norm = tangent_norm(weight, slope, *self.chart.tangents(theta))
-        norm = norm / self.problem.slope_scale
+        ends, rows = self.ends, self.rows[which]
+        local = self.chart.expand(ends.theta[which], rows)
+        eigenvalues, vectors = torch.linalg.eigh(local.hessian)
+        found = (local.gradient, eigenvalues, vectors, local.lift, local.weight)
+        if self.models is None:
+            self.models = tuple(part.clone() for part in found)
+            ends.weight = self.models[-1]
+        for kept, new in zip(self.models, found, strict=True):
+            kept[which] = new
+        ends.value[which], ends.lowest[which] = local.value, _relative_lowest(eigenvalues)
+        ends.iterations[which] += 1
+        gain = _gain(local.gradient, eigenvalues, vectors)
+        near = (gain <= _NEAR * self.totals[which]).nonzero()[:, 0]
+        norm = torch.full((len(which),), torch.inf, dtype=torch.float64)
+        if len(near):
+            norm[near] = local.norm(near)
         smaller = norm < 0.5 * ends.gradient_norm[which]
         self.patience[which] = torch.where(smaller, _STALLED, self.patience[which])
-        ends.weight[which], ends.value[which], ends.gradient_norm[which] = weight, point.value, norm
-        ends.lowest[which] = _relative_lowest(eigenvalues)
-        ends.iterations[which] += 1
-        for row, index in enumerate(which.tolist()):
-            self.models[index] = (gradient[row], eigenvalues[row], vectors[row], lift[row])
+        ends.gradient_norm[which] = norm
 
     def advance(self, which: Tensor) -> Tensor:
         """Try one step from the points ``which``; return the indices that moved."""
         ends = self.ends
         theta, change, promised, radius = self._trials(which)
-        rounding = _ROUNDING * self.problem.half_total
+        rounding = _ROUNDING * self.totals[which]
         tiny = promised <= 10 * rounding
         accepted = torch.where(tiny, change >= -10 * rounding, change > 1e-4 * promised)
         self.radius[which] = torch.where(accepted, radius, radius / 8)
@@ -95,24 +100,28 @@ class _State:
 
     def _trials(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of one step per radius, the lowest: its θ, change, promised change and radius."""
+        assert self.models is not None
         twice = which.repeat(len(_RADII))
-        gradient, eigenvalues, vectors, lift = (
-            torch.stack(part) for part in zip(*(self.models[i] for i in twice), strict=True)
-        )
+        gradient, eigenvalues, vectors, lift = (part[twice] for part in self.models[:-1])
         factors = torch.tensor(_RADII, dtype=torch.float64).repeat_interleave(len(which))
         radius = factors * self.radius[twice]
         step, promised = solve_ball(gradient, eigenvalues, vectors, radius)
         theta = self.chart.move(self.ends.theta[twice], lift, step)
-        change = self.ends.value[twice] - self.problem.value(self.chart.kernels(theta))
+        change = self.ends.value[twice] - self.chart.value(theta, self.rows[twice])
         best = change.reshape(len(_RADII), -1).argmax(0) * len(which) + torch.arange(len(which))
         return theta[best], change[best], promised[best], radius[best]
 
 
 def descend(
-    chart: Chart, problem: Problem, theta: Tensor, *, max_iterations: int, tolerance: float
+    chart: Chart,
+    theta: Tensor,
+    rows: Tensor,
+    *,
+    max_iterations: int,
+    tolerance: float,
 ) -> Ends:
     """Minimize from every row of ``theta`` until the gradient and curvature allow no more."""
-    state = _State(chart, problem, theta)
+    state = _State(chart, theta, rows)
     moved = torch.arange(len(theta))
     for _ in range(max_iterations):
         if len(moved):
@@ -128,28 +137,14 @@ def descend(
     return state.ends
 
 
-def tangent_norm(weight: Tensor, slope: Tensor, kernels: Tensor, tangents: Tensor | None) -> Tensor:
-    """Norm (S,) of ``slope`` = ∂F/∂W projected on the tangent space of the class at W = A·B.
-
-    The tangent space is {A·dB} + {dA·B}. With U and V orthonormal bases of range(A) and of the row
-    space of B, the square of the norm is that of UᵀE plus that of (I − UUᵀ)EV, the latter projected
-    on what the format's ``tangents`` ∂A/∂θ allow.
-    """
-    E, W = slope.flatten(2), weight.flatten(2)
-    U, triangle = torch.linalg.qr(kernels)
-    along = U.mT @ E
-    _, sizes, V = thin_svd(U.mT @ W)
-    V = V.mT * (sizes > _CUTOFF * sizes[:, :1])[:, None]
-    across = (E - U @ along) @ V
-    if tangents is not None:
-        fc = torch.linalg.solve_triangular(triangle, U.mT @ (W @ V), upper=True)
-        moves = torch.einsum("blrn,brv->blvn", tangents, fc).flatten(2)
-        moves = (moves - U @ (U.mT @ moves)).reshape(*across.flatten(1).shape, -1)
-        basis, sizes, _ = thin_svd(moves)
-        basis = basis * (sizes > _CUTOFF * sizes[:, :1])[:, None]
-        across = basis.mT @ across.flatten(1)[..., None]
-    squares: Tensor = along.square().sum((1, 2)) + across.square().sum((1, 2))
-    return squares.sqrt()
+def _gain(gradient: Tensor, eigenvalues: Tensor, vectors: Tensor) -> Tensor:
+    """What a Newton step would gain (S,), curvatures taken positive."""
+    if not eigenvalues.shape[1]:
+        return eigenvalues.new_zeros(len(eigenvalues))
+    rotated = (vectors.mT @ gradient[..., None])[..., 0]
+    sizes = eigenvalues.abs()
+    floor = (1e-12 * sizes.amax(1, keepdim=True)).clamp_min(1e-300)
+    return (rotated.square() / torch.maximum(sizes, floor)).sum(1) / 2
 
 
 def _relative_lowest(eigenvalues: Tensor) -> Tensor:

@@ -8,7 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CPKernels", "FreeKernels", "KernelFormat", "TuckerKernels", "kernel_format"]
+__all__ = [
+    "CPKernels",
+    "FreeKernels",
+    "KernelFormat",
+    "TTKernels",
+    "TuckerKernels",
+    "kernel_format",
+]
 
 
 class KernelFormat(ABC):
@@ -253,8 +260,63 @@ class CPKernels(KernelFormat):
         return self.balance(blocks)
 
 
+class TTKernels(KernelFormat):
+    """A chain of convolutions, one along each kernel mode: a tensor train that ends in R.
+
+    Blocks: cores (r_{j−1}, l_j, r_j) with r_0 = 1 and r_N = R, left-orthogonal after balancing.
+    """
+
+    name = "tt"
+    closed = True
+
+    def _check(self) -> None:
+        if len(self.ranks) != len(self.modes):
+            raise ValueError(
+                f"format 'tt' takes one bond behind each kernel mode {self.modes}, the last one R, "
+                f"that is {len(self.modes)} ranks, given {self.ranks}. If the patches came with "
+                "merged modes, pass modes=(C, …) to Statistics.from_batches."
+            )
+        ends = (1, *self.ranks, self.columns)
+        for j, mode in enumerate(self.modes):
+            after = self.modes[j + 1] * ends[j + 2] if j + 1 < len(self.modes) else self.columns
+            name = "R" if j + 1 == len(self.modes) else f"r_{j + 1}"
+            bound = "min(what enters its core, what leaves the next)"
+            _check_rank(name, ends[j + 1], min(ends[j] * mode, after), bound)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the parameter blocks."""
+        ends = (1, *self.ranks)
+        return tuple((ends[j], mode, ends[j + 1]) for j, mode in enumerate(self.modes))
+
+    def kernels(self, blocks: Sequence[Tensor]) -> Tensor:
+        """A (L, R) from the blocks."""
+        result = blocks[0].reshape(-1, blocks[0].shape[-1])
+        for core in blocks[1:]:
+            result = (result @ core.reshape(core.shape[0], -1)).reshape(-1, core.shape[-1])
+        return result
+
+    def balance(self, blocks: Sequence[Tensor]) -> list[Tensor]:
+        """Blocks with orthonormal columns and the same range of A."""
+        balanced, carried = [], torch.eye(1, dtype=torch.float64)
+        for core in blocks:
+            merged = (carried @ core.reshape(core.shape[0], -1)).reshape(-1, core.shape[-1])
+            Q, carried = torch.linalg.qr(merged)
+            balanced.append(Q.reshape(core.shape))
+        return balanced
+
+    def nearest(self, kernels: Tensor) -> list[Tensor]:
+        """Blocks whose kernels lie near a given A (L, R)."""
+        cores, left = [], kernels.reshape(1, -1)
+        for before, mode, rank in self.shapes:
+            U, sizes, V = torch.linalg.svd(left.reshape(before * mode, -1), full_matrices=False)
+            cores.append(U[:, :rank].reshape(before, mode, rank))
+            left = sizes[:rank, None] * V[:rank]
+        return self.balance(cores)
+
+
 _FORMATS: dict[str, type[KernelFormat]] = {
-    kind.name: kind for kind in (FreeKernels, TuckerKernels, CPKernels)
+    kind.name: kind for kind in (FreeKernels, TuckerKernels, CPKernels, TTKernels)
 }
 
 
@@ -266,9 +328,9 @@ def kernel_format(
     Parameters
     ----------
     name : str
-        ``"matrix"``, ``"tucker"`` or ``"cp"``.
+        ``"matrix"``, ``"tucker"``, ``"cp"`` or ``"tt"``.
     ranks : int or sequence of int
-        R, or (R_1, …, R_N, R) for Tucker.
+        R; (R_1, …, R_N, R) for Tucker; (r_1, …, r_{N−1}, R) for tensor trains.
     modes : tuple of int
         Kernel modes, channels first.
     columns : int

@@ -5,15 +5,17 @@ share one matrix M(A) = (A ⊗ I_P)ᵀ (G + λI) (A ⊗ I_P), so the best B is o
 away. What is left, f(A), depends on range(A) only: a function on the Grassmannian. Around A = Q₁ of
 an orthonormal basis Q = [Q₁ Q₂] every neighbouring range is that of Q₁ + Q₂X for one X, so X is a
 chart without gauge directions, and this module differentiates X ↦ f(Q₁ + Q₂X) twice at X = 0.
-All functions take a leading batch axis S: many starts at once.
+All functions take a leading batch axis S, many starts and draws at once, and ``rows`` (S,) that say
+which draw each of them fits.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from krratio.experiments.statistics import Statistics
+from krratio.experiments.draws import Draws
 
 __all__ = ["Problem", "ReducedPoint"]
 
@@ -96,7 +98,7 @@ class ReducedPoint:
 
 
 class Problem:
-    """Statistics and ridge in the frame where kernels are whitened by the mean patch Gram.
+    """Draws and ridge in the frame where kernels are whitened by the mean patch Gram.
 
     The frame is a change of basis of the L mode only, W = (frame ⊗ I) W̃, so ranks are untouched.
     It is chosen such that a unit step in any kernel direction changes the predictions about
@@ -109,27 +111,61 @@ class Problem:
     gram : Tensor
         (L, L, P, P), whitened G + λI with index order (l, m, p, q).
     cross : Tensor
-        (L, P·T), whitened.
+        (m, L, P·T), whitened, of every draw.
+    half_total, slope_scale : Tensor
+        (m,) objective and norm of ∂F/∂W at W = 0.
     """
 
-    def __init__(self, statistics: Statistics, ridge: float) -> None:
-        L, P, T = statistics.shape
+    def __init__(self, draws: Draws, ridge: float) -> None:
+        L, P, T = draws.shape
         self.shape = (L, P, T)
         self.ridge = ridge
-        self.half_total = float(statistics.total.sum()) / 2
-        self.raw_gram, self.raw_cross = statistics.gram, statistics.cross
-        # Of ∂F/∂W at W = 0; the floor serves outputs that do not depend on the patches at all.
-        self.slope_scale = max(float(statistics.cross.norm()), 1e-300)
-        gram = statistics.gram.reshape(L, P, L, P).permute(0, 2, 1, 3)
+        self.half_total = draws.total.sum(1) / 2
+        self.raw_gram, self.raw_cross = draws.gram, draws.cross
+        # The floor serves outputs that do not depend on the patches at all.
+        self.slope_scale = draws.cross.flatten(1).norm(dim=1).clamp_min(1e-300)
+        gram = draws.gram.reshape(L, P, L, P).permute(0, 2, 1, 3)
         gram = gram + ridge * torch.einsum("lm,pq->lmpq", *(torch.eye(k).double() for k in (L, P)))
+        self.plain = gram.contiguous()
         mean = gram.diagonal(dim1=2, dim2=3).mean(-1)
         # The floor only keeps the frame finite where some patch entry never varies.
         floor = 1e-8 * float(mean.diagonal().mean()) * torch.eye(L, dtype=torch.float64)
         self.unframe = torch.linalg.cholesky(mean + floor).mT.contiguous()
         self.frame = torch.linalg.inv(self.unframe)
-        half = self._half(gram.contiguous(), self.frame[None])[0]
-        self.gram = (self.frame.mT @ half.reshape(L, L, P * P)).reshape(L, L, P, P)
-        self.cross = self.frame.mT @ statistics.cross.reshape(L, P * T)
+        turned = (self.frame.mT @ self.plain.reshape(L, -1)).reshape(L, L, P * P)
+        self.gram = (self.frame.mT @ turned).reshape(L, L, P, P)
+        self.cross = self.frame.mT @ draws.cross.reshape(-1, L, P * T)
+
+    @cached_property
+    def _by_position(self) -> Tensor:
+        """G + λI as (P, L·L·P), index order (p; l, m, q)."""
+        return self.plain.permute(2, 0, 1, 3).reshape(self.shape[1], -1).contiguous()
+
+    def half(self, kernels: Tensor, rows: Tensor) -> Tensor:
+        """A on one side of G + λI in the original frame: (S, L, R) to (S, R, L, P, P)."""
+        del rows  # one design
+        half: Tensor = self._half(self.plain, kernels).unflatten(-1, (self.shape[1],) * 2)
+        return half
+
+    def eliminate(
+        self, half: Tensor, kernels: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Objective (S,), best B (S, R, P, T) and Cholesky factor for kernels in that frame."""
+        cross = self.raw_cross[rows].reshape(len(kernels), self.shape[0], -1)
+        value, fc, cholesky = self._eliminate(half.flatten(-2), kernels, cross, rows)
+        return value, fc.reshape(len(kernels), -1, *self.shape[1:]), cholesky
+
+    def outer(self, fc: Tensor, rows: Tensor) -> Tensor:
+        """Σ_{pqt} B[u,p,t] (G + λI)[l,p,m,q] B[v,q,t] in that frame, (S, L·R, L·R)."""
+        del rows
+        L, P, T = self.shape
+        starts, rank = fc.shape[:2]
+        total = fc.new_zeros(starts, rank * L * L, rank)
+        for t in range(T):
+            half = (fc[..., t] @ self._by_position).reshape(starts, rank * L * L, P)
+            total += half @ fc[..., t].mT
+        total = total.reshape(starts, rank, L, L, rank).permute(0, 2, 1, 3, 4)
+        return total.reshape(starts, L * rank, L * rank)
 
     @staticmethod
     def _half(gram: Tensor, kernels: Tensor) -> Tensor:
@@ -137,16 +173,16 @@ class Problem:
         L = len(gram)
         return (kernels.mT @ gram.reshape(L, -1)).reshape(len(kernels), kernels.shape[2], L, -1)
 
-    def value(self, kernels: Tensor) -> Tensor:
+    def value(self, kernels: Tensor, rows: Tensor) -> Tensor:
         """Objective f (S,) at whitened orthonormal kernels (S, L, R)."""
-        return self._eliminate(self._half(self.gram, kernels), kernels)[0]
+        return self._eliminate(self._half(self.gram, kernels), kernels, self.cross[rows], rows)[0]
 
-    def point(self, basis: Tensor, rank: int) -> ReducedPoint:
+    def point(self, basis: Tensor, rank: int, rows: Tensor) -> ReducedPoint:
         """Everything the derivatives need, at the first ``rank`` columns of ``basis`` (S, L, L)."""
         L, P, T = self.shape
         starts, kernels, outside = len(basis), basis[..., :rank], basis[..., rank:]
-        half = self._half(self.gram, kernels)
-        value, fc, cholesky = self._eliminate(half, kernels)
+        half, cross = self._half(self.gram, kernels), self.cross[rows]
+        value, fc, cholesky = self._eliminate(half, kernels, cross, rows)
         # (S, r, i, q, p) by symmetry of the Gram is (S, i, r, p, q).
         across = (
             (outside.mT[:, None] @ half)
@@ -154,7 +190,7 @@ class Problem:
             .permute(0, 2, 1, 4, 3)
         )
         matrix = across.permute(0, 1, 3, 2, 4).reshape(starts, (L - rank) * P, rank * P)
-        residual = (matrix @ fc).reshape(starts, L - rank, P * T) - outside.mT @ self.cross
+        residual = (matrix @ fc).reshape(starts, L - rank, P * T) - outside.mT @ cross
         return ReducedPoint(
             value,
             fc.reshape(starts, rank, P, T),
@@ -165,7 +201,9 @@ class Problem:
             self.gram,
         )
 
-    def _eliminate(self, half: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _eliminate(
+        self, half: Tensor, kernels: Tensor, cross: Tensor, rows: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         _, P, T = self.shape
         starts, rank = len(kernels), kernels.shape[2]
         matrix = (
@@ -173,23 +211,23 @@ class Problem:
         )
         matrix = matrix.reshape(starts, rank * P, rank * P)
         cholesky = torch.linalg.cholesky(matrix)
-        cross = (kernels.mT @ self.cross).reshape(starts, rank * P, T)
-        fc = torch.cholesky_solve(cross, cholesky)
-        return self.half_total - (cross * fc).sum((1, 2)) / 2, fc, cholesky
+        seen = (kernels.mT @ cross).reshape(starts, rank * P, T)
+        fc = torch.cholesky_solve(seen, cholesky)
+        return self.half_total[rows] - (seen * fc).sum((1, 2)) / 2, fc, cholesky
 
     def weight(self, kernels: Tensor, fc: Tensor) -> Tensor:
         """W (S, L, P, T) in the original frame."""
         return torch.einsum("lm,bmr,brpt->blpt", self.frame, kernels, fc)
 
     def unconstrained(self) -> Tensor:
-        """The W (L, P, T) that minimizes F without a rank constraint."""
+        """The W (m, L, P, T) that minimize F without a rank constraint."""
         matrix = self.raw_gram + self.ridge * torch.eye(len(self.raw_gram), dtype=torch.float64)
         solution: Tensor = torch.cholesky_solve(self.raw_cross, torch.linalg.cholesky(matrix))
-        return solution.reshape(self.shape)
+        return solution.reshape(-1, *self.shape)
 
-    def slope(self, weight: Tensor) -> Tensor:
+    def slope(self, weight: Tensor, rows: Tensor) -> Tensor:
         """∂F/∂W (S, L, P, T) in the original frame, from the statistics as they came."""
         L, P, T = self.shape
         flat = weight.reshape(-1, L * P, T).permute(1, 0, 2).reshape(L * P, -1)
         slope = (self.raw_gram @ flat + self.ridge * flat).reshape(L * P, -1, T)
-        return (slope - self.raw_cross[:, None]).permute(1, 0, 2).reshape(-1, L, P, T)
+        return (slope.permute(1, 0, 2) - self.raw_cross[rows]).reshape(-1, L, P, T)

@@ -1,4 +1,4 @@
-"""Many descents, the best of them, and how many agree on it."""
+"""Many descents for every draw, the best of them, and how many agree on it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,47 +7,51 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from krratio.experiments.charts import chart
+from krratio.experiments.charts import Chart, FreeChart
 from krratio.experiments.descent import CURVATURE, Ends, descend
 from krratio.experiments.kernels import KernelFormat
 from krratio.experiments.reduced import Problem
 from krratio.experiments.seeds import stream
+from krratio.experiments.structured import StructuredChart
 
-__all__ = ["SAME_LOSS", "Minimum", "Search", "spectral_kernels"]
+__all__ = ["SAME_LOSS", "Minima", "Search", "best_of", "spectral_kernels"]
 
 SAME_LOSS = 1e-6
 """Two local minima whose losses differ by less than this fraction count as the same."""
 
-_MEMORY = 512 * 2**20  # bytes of work space for the starts that descend together
+_MEMORY = 32 * 2**20  # bytes of work space for the starts that descend together
 _TIE = 1e-11  # a later descent must win by this fraction of the loss at 0 to replace an earlier one
 
 
-@dataclass(frozen=True, eq=False)
-class Minimum:
-    """Where one descent ended; ``parameters`` (N,) are the format's, ``weight`` is (L, P, T)."""
+@dataclass(eq=False)
+class Minima:
+    """The lowest minimum of each draw; tensors have the leading axis m.
 
-    value: float
-    origin: str
+    ``parameters`` (m, N) are the format's, ``weight`` is (m, L, P, T), ``origin`` says which
+    descent found it.
+    """
+
+    value: Tensor
     parameters: Tensor
     weight: Tensor
-    iterations: int
-    gradient_norm: float
-    lowest: float
-    converged: bool
+    iterations: Tensor
+    gradient_norm: Tensor
+    lowest: Tensor
+    origin: list[str]
 
 
 class Search:
-    """Descents of one format on one problem.
+    """Descents of one format on the draws of one problem.
 
     Attributes
     ----------
-    values : list of float
-        The objective at the end of every descent so far.
-    best : Minimum
+    values : list of Tensor
+        The objective (m,) at the end of every descent so far.
+    best : Minima
         The lowest so far, the earlier one of a tie.
     """
 
-    best: Minimum
+    best: Minima
 
     def __init__(
         self,
@@ -59,72 +63,123 @@ class Search:
     ) -> None:
         self.kernels, self.problem, self.seed = kernels, problem, seed
         self.max_iterations, self.tolerance = max_iterations, tolerance
-        self.chart = chart(kernels, problem)
-        self.values: list[float] = []
+        free = kernels.name == "matrix"  # no parameters to pull back through
+        self.chart: Chart = (FreeChart if free else StructuredChart)(kernels, problem)
+        self.values: list[Tensor] = []
 
-    def stream(self, index: int) -> np.random.Generator:
-        """The random stream keyed by (seed, format, ranks, index), whatever else is drawn."""
-        return stream(self.seed, "fit", self.kernels.name, *self.kernels.ranks, index)
+    @property
+    def draws(self) -> int:
+        """How many, m."""
+        return len(self.problem.half_total)
 
-    def run(self, origin: str, starts: Sequence[Sequence[Tensor]], number: int = 0) -> None:
-        """Descend from blocks of the format, as many at once as memory allows.
+    def stream(self, *key: object) -> np.random.Generator:
+        """The random stream keyed by (seed, format, ranks, key), whatever else is drawn."""
+        return stream(self.seed, "fit", self.kernels.name, *self.kernels.ranks, *key)
+
+    def run(self, origin: str, starts: Sequence[Sequence[Tensor]]) -> None:
+        """Descend for every draw from the same blocks, one descent for each of ``starts``."""
+        blocks = torch.stack([self.kernels.pack(start) for start in starts])
+        self.run_each(origin, blocks[:, None].expand(-1, self.draws, -1))
+
+    def run_each(self, origin: str, blocks: Tensor, number: int = 0) -> None:
+        """Descend from blocks (starts, m, N), as many at once as memory allows.
 
         The minima are called ``origin`` and a number, counted from ``number``.
         """
-        theta = self.chart.enter(torch.stack([self.kernels.pack(blocks) for blocks in starts]))
-        for part in torch.split(theta, self._together()):
-            ends = descend(
+        starts = len(blocks)
+        theta = self.chart.enter(blocks.reshape(starts * self.draws, -1))
+        rows = torch.arange(self.draws).repeat(starts)
+        together = self._together()
+        parts = [
+            descend(
                 self.chart,
-                self.problem,
-                part,
+                some,
+                which,
                 max_iterations=self.max_iterations,
                 tolerance=self.tolerance,
             )
-            for row in range(len(part)):
-                self._record(f"{origin} {number + row}", ends, row)
-            number += len(part)
+            for some, which in zip(theta.split(together), rows.split(together), strict=True)
+        ]
+        ends = Ends.concatenate(parts)
+        for start in range(starts):
+            self._record(f"{origin} {number + start}", ends, start * self.draws)
 
-    def reaches_best(self, value: float) -> bool:
-        """Whether a loss counts as the best one."""
-        slack = SAME_LOSS * self.best.value + 1e-12 * self.problem.half_total
-        return value <= self.best.value + slack
+    def reaches_best(self, value: Tensor) -> Tensor:
+        """Whether losses (m,) count as the best ones."""
+        return _reaches(value, self.best.value, self.problem.half_total)
 
-    def _record(self, origin: str, ends: Ends, row: int) -> None:
-        value = float(ends.value[row])
-        self.values.append(value)
-        margin = _TIE * self.problem.half_total
-        if len(self.values) > 1 and not value < self.best.value - margin:
-            return
-        norm, lowest = float(ends.gradient_norm[row]), float(ends.lowest[row])
-        self.best = Minimum(
-            value=value,
-            origin=origin,
-            parameters=self.chart.leave(ends.theta[row : row + 1])[0],
-            weight=ends.weight[row].clone(),
-            iterations=int(ends.iterations[row]),
-            gradient_norm=norm,
-            lowest=lowest,
-            converged=norm <= self.tolerance and not lowest < -CURVATURE,
+    def converged(self) -> Tensor:
+        """Whether the best ones (m,) are minima to the tolerance, to second order."""
+        best = self.best
+        saddle: Tensor = best.lowest < -CURVATURE  # NaN where no kernel can move
+        return (best.gradient_norm <= self.tolerance) & ~saddle
+
+    def _record(self, origin: str, ends: Ends, first: int) -> None:
+        rows = slice(first, first + self.draws)
+        found = Minima(
+            ends.value[rows].clone(),
+            self.chart.leave(ends.theta[rows]),
+            ends.weight[rows].clone(),
+            ends.iterations[rows].clone(),
+            ends.gradient_norm[rows].clone(),
+            ends.lowest[rows].clone(),
+            [origin] * self.draws,
         )
+        self.values.append(found.value.clone())
+        if len(self.values) == 1:
+            self.best = found
+            return
+        better = _wins(found.value, self.best.value, self.problem.half_total)
+        for name in ("value", "parameters", "weight", "iterations", "gradient_norm", "lowest"):
+            getattr(self.best, name)[better] = getattr(found, name)[better]
+        for draw in better.nonzero()[:, 0].tolist():
+            self.best.origin[draw] = origin
 
     def _together(self) -> int:
         L, P, T = self.problem.shape
         R = self.kernels.rank
-        coupling, grams = 3 * R * P * T * (L - R) * R, 3 * L * R * P**2
-        outer = P**2 * R**2 + 2 * L**2 * R**2
+        if self.kernels.name == "matrix":
+            coupling, grams = 3 * R * P * T * (L - R) * R, 3 * L * R * P**2
+            outer = P**2 * R**2 + 2 * L**2 * R**2
+        else:
+            coupling, grams = 3 * L * R * T * R * P, 2 * L * R * P**2
+            outer = L**2 * R * P + 2 * L**2 * R**2
         return max(1, _MEMORY // (8 * (coupling + grams + outer)))
 
 
+def best_of(
+    values: Tensor, totals: Tensor, names: Sequence[str]
+) -> tuple[Tensor, tuple[str, ...], Tensor]:
+    """Of losses (starts, m): the best start of each draw, its name, and who reaches its loss."""
+    chosen = torch.zeros(values.shape[1], dtype=torch.int64)
+    best = values[0].clone()
+    for start in range(1, len(values)):
+        better = _wins(values[start], best, totals)
+        chosen[better], best[better] = start, values[start][better]
+    at_best = _reaches(values, best, totals)
+    return chosen, tuple(names[i] for i in chosen.tolist()), at_best
+
+
+def _wins(value: Tensor, best: Tensor, totals: Tensor) -> Tensor:
+    wins: Tensor = value < best - _TIE * totals
+    return wins
+
+
+def _reaches(value: Tensor, best: Tensor, totals: Tensor) -> Tensor:
+    reaches: Tensor = value <= best + SAME_LOSS * best + 1e-12 * totals
+    return reaches
+
+
 def spectral_kernels(problem: Problem, rank: int) -> Tensor:
-    """Leading left singular vectors (L, R) of the unconstrained W, whitened along both modes.
+    """Leading left singular vectors (m, L, R) of the unconstrained W, whitened along both modes.
 
     They span the optimal kernels if the Gram is a Kronecker product or P = 1, and are a start
     elsewhere.
     """
-    whitened = problem.unframe @ problem.unconstrained().flatten(1)
+    whitened = problem.unframe @ problem.unconstrained().flatten(2)
     positions = problem.gram.diagonal(dim1=0, dim2=1).mean(-1)
     root = torch.linalg.cholesky(positions)
-    whitened = torch.einsum("lpt,pq->lqt", whitened.reshape(problem.shape), root)
-    left = torch.linalg.svd(whitened.flatten(1), full_matrices=True)[0]
-    kernels: Tensor = problem.frame @ left[:, :rank]
+    whitened = torch.einsum("dlpt,pq->dlqt", whitened.unflatten(2, problem.shape[1:]), root)
+    left = torch.linalg.svd(whitened.flatten(2), full_matrices=True)[0]
+    kernels: Tensor = problem.frame @ left[..., :rank]
     return kernels
