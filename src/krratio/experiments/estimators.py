@@ -19,10 +19,10 @@ from krratio.experiments.charts import tangent_norm
 from krratio.experiments.draws import Draws
 from krratio.experiments.fits import Fits
 from krratio.experiments.kernels import KernelFormat, kernel_format
-from krratio.experiments.kronecker import is_kronecker
+from krratio.experiments.kronecker import is_kronecker, truncated
 from krratio.experiments.network_fit import fit_network
 from krratio.experiments.reduced import Problem
-from krratio.experiments.search import SAME_LOSS, Search, spectral_kernels
+from krratio.experiments.search import SAME_LOSS, Search
 from krratio.experiments.statistics import Statistics
 
 __all__ = ["SAME_LOSS", "Fit", "Fits", "fit", "full"]
@@ -275,11 +275,11 @@ def _fit_format(
         return Fits.concatenate(parts)
     problem = Problem(draws, ridge)
     search = Search(kernels, problem, seed, budget.max_iterations, budget.tolerance)
-    spectral = spectral_kernels(problem, kernels.rank)
     if kernels.name == "matrix" and is_kronecker(problem.plain):
-        return _closed_form(problem, kernels, spectral, ridge)
+        return _closed_form(problem, kernels, ridge)
     search.run("random", [kernels.random(search.stream(start)) for start in range(starts)])
     losses = torch.stack(search.values, 1)
+    spectral = truncated(problem, kernels.rank)[1]
     nearest = [kernels.pack(kernels.nearest(draw)) for draw in spectral]
     search.run_each("spectral", torch.stack(nearest)[None])
     for first in range(0, exchanges, _ROUND):
@@ -293,11 +293,13 @@ def _fit_format(
     return _fits(kernels, search, losses, ridge)
 
 
-def _closed_form(problem: Problem, kernels: KernelFormat, spectral: Tensor, ridge: float) -> Fits:
-    rows = torch.arange(len(spectral))
-    orthonormal = torch.linalg.qr(spectral)[0]
-    value, fc, _ = problem.eliminate(problem.half(orthonormal, rows), orthonormal, rows)
-    weight = torch.einsum("blr,brpt->blpt", orthonormal, fc)
+def _closed_form(problem: Problem, kernels: KernelFormat, ridge: float) -> Fits:
+    rows = torch.arange(len(problem.half_total))
+    weight, found = truncated(problem, kernels.rank)
+    orthonormal = torch.linalg.qr(found)[0]
+    # Across the class the residual is orthogonal to W, so ⟨W, GW⟩ = ⟨W, c⟩.
+    explained = (problem.raw_cross.reshape(weight.shape) * weight).sum((1, 2, 3))
+    value = problem.half_total - explained / 2
     slope = problem.slope(weight, rows)
     norm = tangent_norm(weight, slope, orthonormal, None) / problem.slope_scale
     draws = len(rows)

@@ -86,9 +86,7 @@ class NetworkChart:
     def _generic_rank(self) -> int:
         """Rank of ∂W/∂θ at a random θ, which is the largest that it has anywhere."""
         theta = torch.randn(1, self.size, generator=torch_stream(0, "rank"), dtype=torch.float64)
-        matrices = self._matrices(theta)
-        jacobian = self._jacobian(self._values(matrices, INPUT), self._cotangents(matrices, 1))
-        squares = torch.linalg.svdvals(jacobian[0]).square()
+        squares = torch.linalg.svdvals(self.jacobian(theta)[0]).square()
         return int((squares > _GAUGE * squares[0]).sum())
 
     @property
@@ -118,6 +116,12 @@ class NetworkChart:
     def weight(self, theta: Tensor) -> Tensor:
         """W_X (S, T, D)."""
         return self._values(self._matrices(theta), INPUT)[self.graph.output]
+
+    def jacobian(self, theta: Tensor) -> Tensor:
+        """∂W_X/∂θ, (S, T·D, N) for θ (S, N)."""
+        matrices = self._matrices(theta)
+        values, cotangents = self._values(matrices, INPUT), self._cotangents(matrices, len(theta))
+        return self._jacobian(values, cotangents)
 
     def value(self, theta: Tensor, rows: Tensor) -> Tensor:
         """Objective (S,) at θ."""

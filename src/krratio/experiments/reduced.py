@@ -222,7 +222,9 @@ class Problem:
     def unconstrained(self) -> Tensor:
         """The W (m, L, P, T) that minimize F without a rank constraint."""
         matrix = self.raw_gram + self.ridge * torch.eye(len(self.raw_gram), dtype=torch.float64)
-        solution: Tensor = torch.cholesky_solve(self.raw_cross, torch.linalg.cholesky(matrix))
+        flat = self.raw_cross.transpose(0, 1).flatten(1)  # (L·P, m·T): one solve for all draws
+        solved = torch.cholesky_solve(flat, torch.linalg.cholesky(matrix))
+        solution: Tensor = solved.unflatten(1, (-1, self.shape[2])).transpose(0, 1)
         return solution.reshape(-1, *self.shape)
 
     def slope(self, weight: Tensor, rows: Tensor) -> Tensor:

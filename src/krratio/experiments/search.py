@@ -14,7 +14,7 @@ from krratio.experiments.reduced import Problem
 from krratio.experiments.seeds import stream
 from krratio.experiments.structured import StructuredChart
 
-__all__ = ["SAME_LOSS", "Minima", "Search", "best_of", "spectral_kernels"]
+__all__ = ["SAME_LOSS", "Minima", "Search", "best_of"]
 
 SAME_LOSS = 1e-6
 """Two local minima whose losses differ by less than this fraction count as the same."""
@@ -168,18 +168,3 @@ def _wins(value: Tensor, best: Tensor, totals: Tensor) -> Tensor:
 def _reaches(value: Tensor, best: Tensor, totals: Tensor) -> Tensor:
     reaches: Tensor = value <= best + SAME_LOSS * best + 1e-12 * totals
     return reaches
-
-
-def spectral_kernels(problem: Problem, rank: int) -> Tensor:
-    """Leading left singular vectors (m, L, R) of the unconstrained W, whitened along both modes.
-
-    They span the optimal kernels if the Gram is a Kronecker product or P = 1, and are a start
-    elsewhere.
-    """
-    whitened = problem.unframe @ problem.unconstrained().flatten(2)
-    positions = problem.gram.diagonal(dim1=0, dim2=1).mean(-1)
-    root = torch.linalg.cholesky(positions)
-    whitened = torch.einsum("dlpt,pq->dlqt", whitened.unflatten(2, problem.shape[1:]), root)
-    left = torch.linalg.svd(whitened.flatten(2), full_matrices=True)[0]
-    kernels: Tensor = problem.frame @ left[..., :rank]
-    return kernels

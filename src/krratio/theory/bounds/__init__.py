@@ -4,7 +4,11 @@ The model is y_i = <Z_i, W*> + noise, W* in a class closed under multiples; erro
 squares of <Z_i, W - W*>. What ``dimension`` means depends on the bound and is said there.
 """
 
-from krratio.theory.bounds.dependence import ar1_spectral_bounds, law_factor
+from krratio.theory.bounds.dependence import (
+    ar1_spectral_bounds,
+    law_factor,
+    var1_spectral_bounds,
+)
 from krratio.theory.bounds.lower import frozen_cp, frozen_matrix, frozen_tt, frozen_tucker
 from krratio.theory.bounds.neighbours import convolutional_filter, tensor_network_capacity
 from krratio.theory.bounds.planning import error_bound, sample_size
@@ -25,4 +29,5 @@ __all__ = [
     "operator_norm",
     "sample_size",
     "tensor_network_capacity",
+    "var1_spectral_bounds",
 ]

@@ -5,7 +5,10 @@ from numpy.typing import NDArray
 
 from krratio.theory.bounds.checks import Numbers
 
-__all__ = ["ar1_spectral_bounds", "law_factor"]
+__all__ = ["ar1_spectral_bounds", "law_factor", "var1_spectral_bounds"]
+
+_STEPS = 2**10  # first grid of frequencies
+_FINEST = 2**20
 
 
 def ar1_spectral_bounds(rho: float) -> tuple[float, float]:
@@ -21,6 +24,59 @@ def ar1_spectral_bounds(rho: float) -> tuple[float, float]:
     """
     r = abs(float(_coefficient("rho", rho)))
     return (1 - r) / (1 + r), (1 + r) / (1 - r)
+
+
+def var1_spectral_bounds(
+    transition: NDArray[np.float64], innovations: NDArray[np.float64], *, slack: float = 0.01
+) -> tuple[float, float]:
+    """Bounds on 2 pi times the eigenvalues of the spectral density of a stationary VAR(1) process.
+
+    x_t = A x_(t-1) + e_t. The density is (I - A e^(-iw))^(-1) S (I - A e^(-iw))^(-*) / (2 pi), so
+    its eigenvalues lie between the smallest eigenvalue of S over the largest singular value of
+    I - A e^(-iw) squared, and the largest over the smallest (Basu and Michailidis 2015). The
+    eigenvalues of the covariance of any stretch of the process lie between them too.
+
+    Parameters
+    ----------
+    transition
+        A (k, k), spectral radius below 1.
+    innovations
+        S (k, k), covariance of e_t, positive definite.
+    slack
+        Relative precision. Singular values change with w no faster than the norm of A, so that a
+        grid, widened by what can happen between its points, bounds all frequencies.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper bound, neither further from the extremes of the two quotients than about
+        2 slack.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, the process is not stationary, S is not positive definite, or the process
+        is so close to a unit root that a million frequencies do not resolve it.
+    """
+    A, S = (np.asarray(m, dtype=np.float64) for m in (transition, innovations))
+    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape != S.shape:
+        raise ValueError(f"transition {A.shape} and innovations {S.shape}: equal squares needed.")
+    radius = float(np.abs(np.linalg.eigvals(A)).max())
+    if not radius < 1:
+        raise ValueError(f"transition has spectral radius {radius:.4g}; below 1 is needed.")
+    spread = np.linalg.eigvalsh((S + S.T) / 2)
+    if not (np.allclose(S, S.T) and spread[0] > 0):
+        raise ValueError(f"innovations: smallest eigenvalue {spread[0]:.4g}; above 0 is needed.")
+    steps = _STEPS
+    while steps <= _FINEST:
+        turns = np.exp(-1j * np.pi * np.arange(steps + 1) / steps)  # the rest are conjugates
+        sizes = np.linalg.svd(np.eye(len(A)) - turns[:, None, None] * A, compute_uv=False)
+        between = float(np.linalg.norm(A, 2)) * np.pi / steps / 2
+        if between <= slack * sizes.min():
+            smallest, largest = sizes.min() - between, sizes.max() + between
+            return float(spread[0] / largest**2), float(spread[-1] / smallest**2)
+        steps *= 4
+    raise ValueError(f"transition has spectral radius {radius:.6g}, too close to a unit root.")
 
 
 def law_factor(*, covariates: Numbers, noise: Numbers) -> NDArray[np.float64]:

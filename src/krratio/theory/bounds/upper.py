@@ -1,8 +1,15 @@
 """Upper bounds from coverings, with their constants.
 
-Let D be the class of differences of two members, and let the part of D in the unit ball have a
-covering by (a / eps)^c balls of radius eps in the Frobenius norm: c and a of the *doubled* rank,
-as :mod:`krratio.theory.counts` gives them. M is the supremum over D of the noise process.
+Let D be the class of differences of two members: the same format with *doubled* ranks. A member of
+norm at most one is a product of h factors, of which all but one are orthonormal and one carries the
+norm (h = 3 for a matrix U S V, one more than the compressed modes for Tucker, the number of cores
+for a tensor train). Nets of radius eta / h for the factors make a net of radius eta of D with at
+most (3 h / eta)^c members, c the covering exponent of the doubled ranks that
+:mod:`krratio.theory.counts` gives. What is left between a member and its neighbour in the net
+telescopes into h members of D with norm at most eta / h each, since each term differs from one of
+D in one factor only. So a supremum over D is at most its maximum over the net over 1 - eta.
+CP terms can cancel, so that their factors have no such bound: cover CP as the Tucker format that
+contains it.
 """
 
 import numpy as np
@@ -11,26 +18,23 @@ from numpy.typing import NDArray
 from krratio.theory.bounds.checks import Numbers, positive, probability
 from krratio.theory.counts.values import size
 
-__all__ = ["LOG_NET", "SHRINK", "design_size", "fixed_design", "isometry", "operator_norm"]
+__all__ = ["design_size", "fixed_design", "isometry", "operator_norm"]
 
 _RADIUS = 1 / 16  # close to the radius that makes the constant smallest
-SHRINK = 1 - np.sqrt(2) * _RADIUS
-"""What is left of the supremum after a net of radius 1/16; see :func:`isometry`."""
-
-LOG_NET = float(np.log(9 / _RADIUS))
-"""log of a / radius for a = 9 (three factors, each with a net of a third of the radius)."""
-
 _DESIGN_RADIUS, _DEVIATION = 0.125, 0.25
 
 
 def isometry(
-    exponent: Numbers, *, n: Numbers, noise: Numbers, confidence: Numbers = 0.95
+    exponent: Numbers,
+    *,
+    n: Numbers,
+    noise: Numbers,
+    confidence: Numbers = 0.95,
+    factors: int = 3,
 ) -> NDArray[np.float64]:
-    """RMS error that least squares over low-rank matrices exceeds with probability at most delta.
+    """RMS error that least squares exceeds with probability at most delta, Gram the identity.
 
-    For designs with Gram the identity, and classes of matrices of bounded rank: the difference of
-    two members of D then splits into two orthogonal members of D, half of its singular values each.
-    Other formats have :func:`fixed_design`.
+    For matrices of bounded rank, Tucker tensors and tensor trains.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ def isometry(
         Standard deviation sigma (Gaussian, or a sub-Gaussian proxy).
     confidence
         1 - delta.
+    factors
+        h: 3 for matrices, 1 + number of factors for Tucker, number of cores for tensor trains.
 
     Raises
     ------
@@ -50,18 +56,21 @@ def isometry(
 
     Notes
     -----
-    Optimality gives err <= 2 M. Take a net of radius 1/16, with 144^c members; each correlation is
-    N(0, sigma^2 / n), so with probability 1 - delta all are below
-    sigma sqrt(2 (c log 144 + log 1/delta) / n). The rest splits into two members of D with squared
-    norms adding up to 1/256, so M <= max over the net + sqrt(2)/16 M. Together
+    Optimality gives err <= 2 M, M the supremum over D of the normalized noise process. Take the net
+    of radius 1/16, with (48 h)^c members; each correlation is N(0, sigma^2 / n), so with
+    probability 1 - delta all are below sigma sqrt(2 (c log(48 h) + log 1/delta) / n), and
+    M <= 16/15 of that:
 
-        err <= 2 / (1 - sqrt(2)/16) sigma sqrt(2 (c log 144 + log 1/delta) / n).
+        err <= 2 (16/15) sigma sqrt(2 (c log(48 h) + log 1/delta) / n).
 
-    Derived; the net is Candès and Plan (2011). :func:`operator_norm` needs no net and is smaller.
+    Derived; the nets are those of Candès and Plan (2011) and Rauhut, Schneider and Stojanac (2017).
+    For matrices :func:`operator_norm` needs no net and is smaller.
     """
     c, n, noise = positive("exponent", exponent), positive("n", n), positive("noise", noise)
     delta = 1 - probability("confidence", confidence)
-    bound: NDArray[np.float64] = 2 / SHRINK * noise * np.sqrt(2 * (c * LOG_NET - np.log(delta)) / n)
+    log_net = np.log(3 * size("factors", factors) / _RADIUS)
+    scale = 2 / (1 - _RADIUS)
+    bound: NDArray[np.float64] = scale * noise * np.sqrt(2 * (c * log_net - np.log(delta)) / n)
     return bound
 
 
@@ -141,11 +150,15 @@ def fixed_design(
 
 
 def design_size(
-    exponent: Numbers, *, confidence: Numbers = 0.95, spectral_ratio: Numbers = 1.0
+    exponent: Numbers,
+    *,
+    confidence: Numbers = 0.95,
+    spectral_ratio: Numbers = 1.0,
+    factors: int = 3,
 ) -> NDArray[np.float64]:
-    """Samples from which a Gaussian design keeps differences of matrices within 0.48 and 1.52.
+    """Samples from which a Gaussian design keeps the length of differences within 0.57 and 1.43.
 
-    Out of sample, errors are then at most 1 / 0.48 of those in the sample.
+    Out of sample, errors are then at most 1 / 0.57 of those in the sample.
 
     Parameters
     ----------
@@ -154,21 +167,25 @@ def design_size(
     confidence
         1 - delta.
     spectral_ratio
-        1 for independent rows. For stationary rows, largest over smallest spectral density: the
-        kept lengths are then relative to these two.
+        1 for independent rows. For stationary rows, largest over smallest spectral density
+        (:func:`ar1_spectral_bounds`, :func:`var1_spectral_bounds`): the kept lengths are then
+        relative to these two.
+    factors
+        h, as in :func:`isometry`.
 
     Notes
     -----
-    Net of radius 1/8, 72^c members. For each, the mean square over n samples is chi^2_n / n, and
-    |root - 1| > 1/4 has probability at most 2 exp(-n / 32) (Laurent and Massart 2000). The supremum
-    s obeys s <= 5/4 + sqrt(2)/8 s, so s <= 1.52, and the infimum is at least 3/4 - sqrt(2)/8 s =
-    0.48. So n >= 32 (c log 72 + log 2/delta). Derived, after Candès and Plan (2011). For stationary
-    Gaussian rows the squares lie between chi^2 times the extreme spectral densities (Gray 2006);
-    the net is then finer by the root of their ratio.
+    Net of radius 1/8, (24 h)^c members. For each, the mean square over n samples is chi^2_n / n,
+    and |root - 1| > 1/4 has probability at most 2 exp(-n / 32) (Laurent and Massart 2000). The
+    supremum s obeys s <= 5/4 + s/8, so s <= 10/7 < 1.43, and the infimum is at least
+    3/4 - s/8 > 0.57. So n >= 32 (c log(24 h) + log 2/delta). Derived, after Candès and Plan (2011).
+    For stationary Gaussian rows the squares lie between chi^2 times the extreme spectral densities
+    (Gray 2006); the net is then finer by the root of their ratio. Rows that are sub-Gaussian with
+    constant k have n larger by a factor of order k^4 (Vershynin 2018, section 3.1).
     """
     c = positive("exponent", exponent)
     tail = np.log(2 / (1 - probability("confidence", confidence)))
     finer = np.sqrt(positive("spectral_ratio", spectral_ratio))
-    log_net = np.log(9 * finer / _DESIGN_RADIUS)
+    log_net = np.log(3 * size("factors", factors) * finer / _DESIGN_RADIUS)
     bound: NDArray[np.float64] = 2 / _DEVIATION**2 * (c * log_net + tail)
     return bound
