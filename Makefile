@@ -8,7 +8,7 @@ ARGS ?=
 # One worker a core, at most 8: each of them imports torch.
 WORKERS ?= auto --maxprocesses=8
 # What `make soak` repeats, and the master seeds it does it with.
-SOAKED ?= 04_three_counts 05_exact_dimension
+SOAKED ?= 04_three_counts 05_exact_dimension 06_the_law 07_phase_transition
 SEEDS ?= 1 2 3
 
 # Settings of the user's own Jupyter, IPython, matplotlib and Python could change a result or share
@@ -28,7 +28,7 @@ figures: .venv/ready ## run every notebook and regenerate every figure (ARGS="--
 test: .venv/ready ## run pytest, then nbval on the committed notebooks
 	$(RUN) pytest -n $(WORKERS) --dist worksteal $(ARGS)
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then set -x; \
-	  $(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=120 \
+	  $(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=280 \
 	    -n $(WORKERS) --dist loadfile notebooks; fi
 
 soak: .venv/ready ## run the chapters of measured claims with three other master seeds (minutes)

@@ -13,6 +13,7 @@ from krratio.experiments.reduced import Problem
 
 __all__ = ["Chart", "FreeChart", "Local", "orthonormal", "tangent_norm"]
 
+_FULL = 1e-6  # a triangle with a diagonal above this fraction of the largest is regular
 _CUTOFF = 1e-9  # singular values below this fraction of the largest span no tangent
 
 
@@ -74,7 +75,8 @@ class Chart(Protocol):
 def orthonormal(matrices: Tensor) -> Tensor:
     """Orthonormal bases of the ranges of ``matrices`` (S, L, R)."""
     basis: Tensor = torch.linalg.qr(matrices)[0]
-    return basis
+    found: Tensor = basis
+    return found
 
 
 class FreeChart:
@@ -150,8 +152,18 @@ def tangent_norm(weight: Tensor, slope: Tensor, kernels: Tensor, tangents: Tenso
         fc = torch.linalg.solve_triangular(triangle, U.mT @ (W @ V), upper=True)
         moves = torch.einsum("blrn,brv->blvn", tangents, fc).flatten(2)
         moves = (moves - U @ (U.mT @ moves)).reshape(*across.flatten(1).shape, -1)
-        basis, sizes, _ = thin_svd(moves)
-        basis = basis * (sizes > _CUTOFF * sizes[:, :1])[:, None]
-        across = basis.mT @ across.flatten(1)[..., None]
+        across = _range(moves).mT @ across.flatten(1)[..., None]
     squares: Tensor = along.square().sum((1, 2)) + across.square().sum((1, 2))
     return squares.sqrt()
+
+
+def _range(matrices: Tensor) -> Tensor:
+    """Orthonormal bases of the ranges of (S, a, b), filled up with zeros."""
+    basis, triangle = torch.linalg.qr(matrices)
+    sizes = triangle.diagonal(dim1=1, dim2=2).abs()
+    doubtful = sizes.amin(1) <= _FULL * sizes.amax(1) if sizes.shape[1] else sizes.new_zeros(0)
+    if bool(doubtful.any()):  # where a QR decomposition does not tell the rank
+        left, values, _ = thin_svd(matrices[doubtful])
+        basis[doubtful] = left * (values > _CUTOFF * values[:, :1])[:, None]
+    found: Tensor = basis
+    return found

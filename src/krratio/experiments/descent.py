@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from krratio.experiments.charts import Chart
+from krratio.experiments.charts import Chart, Local
 from krratio.experiments.trust_region import solve_ball
 
 __all__ = ["CURVATURE", "Ends", "descend"]
@@ -51,65 +51,125 @@ class Ends:
 
 
 class _State:
-    """The models at the current points, kept where a step was refused."""
+    """The models at the current points, kept where a step was refused.
 
-    def __init__(self, chart: Chart, theta: Tensor, rows: Tensor) -> None:
+    ``matrix`` holds Hessians, and their eigenvectors instead where ``known``: a Newton step of a
+    positive definite Hessian that stays inside the ball needs no eigenvalues.
+    """
+
+    def __init__(self, chart: Chart, theta: Tensor, rows: Tensor, together: int) -> None:
         self.chart, self.rows, self.totals = chart, rows, chart.totals(rows)
-        starts = len(theta)
+        self.together, starts = together, len(theta)
         nan = torch.full((starts,), torch.nan, dtype=torch.float64)
         count = torch.zeros(starts, dtype=torch.int64)
         empty = theta.new_zeros(starts, 0)  # the first rebuild knows its shape
         self.ends = Ends(theta.clone(), empty, nan.clone(), nan + torch.inf, nan.clone(), count)
         self.radius = torch.ones(starts, dtype=torch.float64)
         self.patience = torch.full((starts,), _STALLED)
-        self.models: tuple[Tensor, ...] | None = None
+        self.known = torch.zeros(starts, dtype=torch.bool)
+        self.allocated = False
+        self.gradient = self.newton = self.eigenvalues = self.matrix = self.lift = empty
 
-    def rebuild(self, which: Tensor) -> None:
-        """Differentiate at the points ``which`` (indices)."""
-        ends, rows = self.ends, self.rows[which]
-        local = self.chart.expand(ends.theta[which], rows)
-        eigenvalues, vectors = torch.linalg.eigh(local.hessian)
-        found = (local.gradient, eigenvalues, vectors, local.lift, local.weight)
-        if self.models is None:
-            self.models = tuple(part.clone() for part in found)
-            ends.weight = self.models[-1]
-        for kept, new in zip(self.models, found, strict=True):
-            kept[which] = new
-        ends.value[which], ends.lowest[which] = local.value, _relative_lowest(eigenvalues)
+    def rebuild(self, moved: Tensor) -> None:
+        """Differentiate at the points ``moved`` (indices), as many at once as fit the cache."""
+        for which in moved.split(self.together):
+            local = self.chart.expand(self.ends.theta[which], self.rows[which])
+            if not self.allocated:
+                self._allocate(local)
+            self._keep(which, local)
+            gain = self._gain(which)
+            near = (gain <= _NEAR * self.totals[which]).nonzero()[:, 0]
+            norm = torch.full((len(which),), torch.inf, dtype=torch.float64)
+            if len(near):
+                norm[near] = local.norm(near)
+            smaller = norm < 0.5 * self.ends.gradient_norm[which]
+            self.patience[which] = torch.where(smaller, _STALLED, self.patience[which])
+            self.ends.gradient_norm[which] = norm
+
+    def _allocate(self, local: Local) -> None:
+        starts, self.allocated = len(self.rows), True
+        self.gradient, self.matrix, self.lift, self.ends.weight = (
+            part.new_empty(starts, *part.shape[1:])
+            for part in (local.gradient, local.hessian, local.lift, local.weight)
+        )
+        self.newton, self.eigenvalues = self.gradient.clone(), self.gradient.clone()
+
+    def _keep(self, which: Tensor, local: Local) -> None:
+        ends = self.ends
+        ends.value[which], ends.weight[which] = local.value, local.weight
         ends.iterations[which] += 1
-        gain = _gain(local.gradient, eigenvalues, vectors)
-        near = (gain <= _NEAR * self.totals[which]).nonzero()[:, 0]
-        norm = torch.full((len(which),), torch.inf, dtype=torch.float64)
-        if len(near):
-            norm[near] = local.norm(near)
-        smaller = norm < 0.5 * ends.gradient_norm[which]
-        self.patience[which] = torch.where(smaller, _STALLED, self.patience[which])
-        ends.gradient_norm[which] = norm
+        self.gradient[which], self.matrix[which] = local.gradient, local.hessian
+        self.lift[which] = local.lift
+        factor, failed = torch.linalg.cholesky_ex(local.hessian)
+        definite = failed == 0
+        self.known[which], ends.lowest[which] = False, 0.0
+        step = -torch.cholesky_solve(local.gradient[definite, :, None], factor[definite])[..., 0]
+        self.newton[which[definite]] = step
+        self._decompose(which[~definite])
+
+    def _decompose(self, which: Tensor) -> None:
+        """Eigenvalues and eigenvectors of the Hessians ``which``, where they are not known."""
+        which = which[~self.known[which]]
+        if len(which):
+            self.eigenvalues[which], self.matrix[which] = torch.linalg.eigh(self.matrix[which])
+            self.ends.lowest[which] = _relative_lowest(self.eigenvalues[which])
+            self.newton[which] = torch.inf  # not to be taken
+            self.known[which] = True
+
+    def _gain(self, which: Tensor) -> Tensor:
+        """What a Newton step would gain (S,), curvatures taken positive."""
+        known = self.known[which]
+        gain = -(self.gradient[which] * self.newton[which]).sum(1) / 2
+        some = which[known]
+        gain[known] = _gain(self.gradient[some], self.eigenvalues[some], self.matrix[some])
+        return gain
 
     def advance(self, which: Tensor) -> Tensor:
         """Try one step from the points ``which``; return the indices that moved."""
         ends = self.ends
-        theta, change, promised, radius = self._trials(which)
-        rounding = _ROUNDING * self.totals[which]
+        inside = self.newton[which].norm(dim=1) <= _RADII[0] * self.radius[which]
+        order = torch.cat([which[inside], which[~inside]])
+        parts = [
+            trial(some)
+            for trial, group in ((self._newton, which[inside]), (self._trials, which[~inside]))
+            for some in group.split(self.together)
+            if len(some)
+        ]
+        theta, change, promised, radius = (torch.cat(p) for p in zip(*parts, strict=True))
+        rounding = _ROUNDING * self.totals[order]
         tiny = promised <= 10 * rounding
         accepted = torch.where(tiny, change >= -10 * rounding, change > 1e-4 * promised)
-        self.radius[which] = torch.where(accepted, radius, radius / 8)
-        self.patience[which] -= tiny.long()
-        ends.theta[which[accepted]] = theta[accepted]
-        return which[accepted]
+        self.radius[order] = torch.where(accepted, radius, radius / 8)
+        self.patience[order] -= tiny.long()
+        ends.theta[order[accepted]] = theta[accepted]
+        return order[accepted].sort()[0]
+
+    def _newton(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """θ of the Newton steps, their change, promised change and length."""
+        step = self.newton[which]
+        theta = self.chart.move(self.ends.theta[which], self.lift[which], step)
+        change = self.ends.value[which] - self.chart.value(theta, self.rows[which])
+        return theta, change, -(self.gradient[which] * step).sum(1) / 2, self.radius[which] / 2
 
     def _trials(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Of one step per radius, the lowest: its θ, change, promised change and radius."""
-        assert self.models is not None
+        self._decompose(which)
         twice = which.repeat(len(_RADII))
-        gradient, eigenvalues, vectors, lift = (part[twice] for part in self.models[:-1])
         factors = torch.tensor(_RADII, dtype=torch.float64).repeat_interleave(len(which))
         radius = factors * self.radius[twice]
-        step, promised = solve_ball(gradient, eigenvalues, vectors, radius)
-        theta = self.chart.move(self.ends.theta[twice], lift, step)
+        step, promised = solve_ball(
+            self.gradient[twice], self.eigenvalues[twice], self.matrix[twice], radius
+        )
+        theta = self.chart.move(self.ends.theta[twice], self.lift[twice], step)
         change = self.ends.value[twice] - self.chart.value(theta, self.rows[twice])
         best = change.reshape(len(_RADII), -1).argmax(0) * len(which) + torch.arange(len(which))
         return theta[best], change[best], promised[best], radius[best]
+
+    def finish(self) -> Ends:
+        """The ends with the lowest eigenvalues that the descents did not need."""
+        for which in (~self.known).nonzero()[:, 0].split(self.together):
+            self.ends.lowest[which] = _relative_lowest(torch.linalg.eigvalsh(self.matrix[which]))
+        return self.ends
 
 
 def descend(
@@ -119,9 +179,13 @@ def descend(
     *,
     max_iterations: int,
     tolerance: float,
+    together: int | None = None,
 ) -> Ends:
-    """Minimize from every row of ``theta`` until the gradient and curvature allow no more."""
-    state = _State(chart, theta, rows)
+    """Minimize from every row of ``theta`` until the gradient and curvature allow no more.
+
+    Of many rows, ``together`` are differentiated at once, or all.
+    """
+    state = _State(chart, theta, rows, together or len(theta))
     moved = torch.arange(len(theta))
     for _ in range(max_iterations):
         if len(moved):
@@ -130,11 +194,11 @@ def descend(
         at_minimum = (ends.gradient_norm <= tolerance) & (ends.lowest >= -CURVATURE)
         active = (~at_minimum & (state.patience > 0)).nonzero()[:, 0]
         if not len(active):
-            return ends
+            break
         moved = state.advance(active)
-    if len(moved):
+    else:
         state.rebuild(moved)
-    return state.ends
+    return state.finish()
 
 
 def _gain(gradient: Tensor, eigenvalues: Tensor, vectors: Tensor) -> Tensor:

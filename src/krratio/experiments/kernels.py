@@ -182,7 +182,7 @@ class TuckerKernels(KernelFormat):
         *factors, core = blocks
         for axis, factor in zip(self.compressed, factors, strict=True):
             core = _apply(factor, core, axis)
-        return core.reshape(-1, self.rank)
+        return core.reshape(-1, core.shape[-1])
 
     def balance(self, blocks: Sequence[Tensor]) -> list[Tensor]:
         """Blocks with orthonormal columns and the same range of A."""

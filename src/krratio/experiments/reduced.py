@@ -10,14 +10,13 @@ which draw each of them fits.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from krratio.experiments.draws import Draws
 
-__all__ = ["Problem", "ReducedPoint"]
+__all__ = ["Problem", "ReducedPoint", "from_pairs", "meet"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +33,8 @@ class ReducedPoint:
         (S, L − R, P, T) the part of ∂F/∂W across Q₂; the part across Q₁ vanishes at the optimal B.
     cholesky : Tensor
         (S, R·P, R·P) lower factor of M.
-    across : Tensor
-        (S, L − R, R, P, P) the Gram between Q₂ and Q₁.
+    half : Tensor
+        (S, R, L, P, P) the Gram with Q₁ on its first side.
     outside : Tensor
         (S, L, L − R) the basis Q₂.
     gram : Tensor
@@ -46,7 +45,7 @@ class ReducedPoint:
     fc: Tensor
     residual: Tensor
     cholesky: Tensor
-    across: Tensor
+    half: Tensor
     outside: Tensor
     gram: Tensor
 
@@ -72,29 +71,46 @@ class ReducedPoint:
 
     def _quadratic(self) -> Tensor:
         """H_XX (S, i, r, j, s) = Σ_{pqt} B[r,p,t] G[i,p,j,q] B[s,q,t]."""
-        starts, rank, positions, _ = self.fc.shape
-        volume = len(self.gram)
-        flat = self.fc.flatten(1, 2)
-        outer = (flat @ flat.mT).reshape(starts, rank, positions, rank, positions)
-        outer = outer.permute(2, 4, 0, 1, 3).reshape(positions**2, -1)
-        # One product for all starts; turning the Gram into each start's basis would cost more.
-        mixed = (self.gram.reshape(volume**2, -1) @ outer).reshape(volume, volume, starts, -1)
-        turned = self.outside.mT @ mixed.permute(2, 0, 1, 3).reshape(starts, volume, -1)
-        turned = self.outside.mT[:, None] @ turned.reshape(
-            starts, self.outside.shape[2], volume, rank**2
-        )
-        return turned.reshape(*turned.shape[:3], rank, rank).permute(0, 1, 3, 2, 4)
+        rank = self.fc.shape[1]
+        met = self.outside.mT[:, None] @ _outer(self.gram, self.fc) @ self.outside[:, None]
+        quadratic: Tensor = from_pairs(met, rank).permute(0, 3, 1, 4, 2)
+        return quadratic
 
     def _coupling(self) -> Tensor:
         """H_XB (S, i, r, t, s, q) = Σ_p B[r,p,t] G[i,p,s,q] + δ_rs residual[i,q,t]."""
-        starts, rank, positions, outputs = self.fc.shape
-        across = self.across.shape[1]
-        fc = self.fc.permute(0, 1, 3, 2).reshape(starts, 1, rank * outputs, positions)
-        mixed = fc @ self.across.reshape(starts, across * rank, positions, positions)
-        mixed = mixed.reshape(starts, across, rank, rank, outputs, positions)  # i, s, r, t, q
-        coupling = mixed.permute(0, 1, 3, 4, 2, 5).contiguous()
-        coupling.diagonal(dim1=2, dim2=4).add_(self.residual.mT[..., None])  # (S, i, t, q, r)
-        return coupling
+        coupling = meet(self.half, self.fc).transpose(1, 2)  # (S, l, r, t, s, q)
+        turned: Tensor = self.outside.mT @ coupling.flatten(2)
+        turned = turned.unflatten(2, coupling.shape[2:])
+        turned.diagonal(dim1=2, dim2=4).add_(self.residual.mT[..., None])  # (S, i, t, q, r)
+        return turned
+
+
+def meet(half: Tensor, fc: Tensor) -> Tensor:
+    """Σ_p B[u, p, t] G[(l, p), (A_r, q)] as (S, u, l, t, r, q), for half (S, R, L, q, p)."""
+    starts, rank, volume, positions, _ = half.shape
+    mixed = half.flatten(1, 3) @ fc.transpose(1, 2).reshape(starts, positions, -1)
+    mixed = mixed.reshape(starts, rank, volume, positions, rank, -1)
+    return mixed.permute(0, 4, 2, 5, 1, 3)
+
+
+def from_pairs(upper: Tensor, rank: int) -> Tensor:
+    """(S, R, R, a, a) from its blocks (u, v) with u ≤ v, (S, R(R + 1)/2, a, a), by symmetry."""
+    u, v = torch.triu_indices(rank, rank)
+    blocks = upper.new_empty(len(upper), rank, rank, *upper.shape[2:])
+    blocks[:, v, u], blocks[:, u, v] = upper.mT, upper
+    return blocks
+
+
+def _outer(gram: Tensor, fc: Tensor) -> Tensor:
+    """Σ_{pqt} B[u,p,t] G[l,m,p,q] B[v,q,t] for u ≤ v, (S, R(R + 1)/2, L, L)."""
+    starts, rank, positions, outputs = fc.shape
+    u, v = torch.triu_indices(rank, rank)
+    flat = fc.reshape(starts, rank * positions, outputs)
+    squares = (flat @ flat.mT).reshape(starts, rank, positions, rank, positions)
+    outer = squares.transpose(2, 3)[:, u, v].reshape(-1, positions**2)
+    # One product for all starts; turning the Gram into each start's basis would cost more.
+    met: Tensor = outer @ gram.reshape(len(gram) ** 2, -1).mT
+    return met.reshape(starts, -1, *gram.shape[:2])
 
 
 class Problem:
@@ -110,6 +126,8 @@ class Problem:
         (L, L), kernels = frame @ whitened kernels.
     gram : Tensor
         (L, L, P, P), whitened G + λI with index order (l, m, p, q).
+    square : Tensor
+        (L·P, L·P), the same with index order (l, p; m, q).
     cross : Tensor
         (m, L, P·T), whitened, of every draw.
     half_total, slope_scale : Tensor
@@ -134,12 +152,8 @@ class Problem:
         self.frame = torch.linalg.inv(self.unframe)
         turned = (self.frame.mT @ self.plain.reshape(L, -1)).reshape(L, L, P * P)
         self.gram = (self.frame.mT @ turned).reshape(L, L, P, P)
+        self.square = self.gram.transpose(1, 2).reshape(L * P, L * P)
         self.cross = self.frame.mT @ draws.cross.reshape(-1, L, P * T)
-
-    @cached_property
-    def _by_position(self) -> Tensor:
-        """G + λI as (P, L·L·P), index order (p; l, m, q)."""
-        return self.plain.permute(2, 0, 1, 3).reshape(self.shape[1], -1).contiguous()
 
     def half(self, kernels: Tensor, rows: Tensor) -> Tensor:
         """A on one side of G + λI in the original frame: (S, L, R) to (S, R, L, P, P)."""
@@ -156,22 +170,16 @@ class Problem:
         return value, fc.reshape(len(kernels), -1, *self.shape[1:]), cholesky
 
     def outer(self, fc: Tensor, rows: Tensor) -> Tensor:
-        """Σ_{pqt} B[u,p,t] (G + λI)[l,p,m,q] B[v,q,t] in that frame, (S, L·R, L·R)."""
+        """Σ_{pqt} B[u,p,t] (G + λI)[l,p,m,q] B[v,q,t] in that frame for u ≤ v, (S, ·, L, L)."""
         del rows
-        L, P, T = self.shape
-        starts, rank = fc.shape[:2]
-        total = fc.new_zeros(starts, rank * L * L, rank)
-        for t in range(T):
-            half = (fc[..., t] @ self._by_position).reshape(starts, rank * L * L, P)
-            total += half @ fc[..., t].mT
-        total = total.reshape(starts, rank, L, L, rank).permute(0, 2, 1, 3, 4)
-        return total.reshape(starts, L * rank, L * rank)
+        return _outer(self.plain, fc)
 
     @staticmethod
     def _half(gram: Tensor, kernels: Tensor) -> Tensor:
         """``kernelsᵀ gram`` on the first axis: (L, L, P, P) with (S, L, R) to (S, R, L, P·P)."""
-        L = len(gram)
-        return (kernels.mT @ gram.reshape(L, -1)).reshape(len(kernels), kernels.shape[2], L, -1)
+        starts, L, rank = kernels.shape
+        rows = kernels.mT.reshape(starts * rank, L)  # one product: torch would make one per start
+        return (rows @ gram.reshape(L, -1)).reshape(starts, rank, L, -1)
 
     def value(self, kernels: Tensor, rows: Tensor) -> Tensor:
         """Objective f (S,) at whitened orthonormal kernels (S, L, R)."""
@@ -183,20 +191,15 @@ class Problem:
         starts, kernels, outside = len(basis), basis[..., :rank], basis[..., rank:]
         half, cross = self._half(self.gram, kernels), self.cross[rows]
         value, fc, cholesky = self._eliminate(half, kernels, cross, rows)
-        # (S, r, i, q, p) by symmetry of the Gram is (S, i, r, p, q).
-        across = (
-            (outside.mT[:, None] @ half)
-            .reshape(starts, rank, L - rank, P, P)
-            .permute(0, 2, 1, 4, 3)
-        )
-        matrix = across.permute(0, 1, 3, 2, 4).reshape(starts, (L - rank) * P, rank * P)
-        residual = (matrix @ fc).reshape(starts, L - rank, P * T) - outside.mT @ cross
+        weight = (kernels @ fc.reshape(starts, rank, P * T)).reshape(starts, L * P, T)
+        slope = (weight.mT.reshape(starts * T, L * P) @ self.square).reshape(starts, T, L * P)
+        slope = slope.mT.reshape(starts, L, P * T) - cross
         return ReducedPoint(
             value,
             fc.reshape(starts, rank, P, T),
-            residual.reshape(starts, L - rank, P, T),
+            (outside.mT @ slope).reshape(starts, L - rank, P, T),
             cholesky,
-            across.contiguous(),
+            half.unflatten(-1, (P, P)),
             outside,
             self.gram,
         )

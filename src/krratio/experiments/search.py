@@ -1,5 +1,6 @@
 """Many descents for every draw, the best of them, and how many agree on it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ __all__ = ["SAME_LOSS", "Minima", "Search", "best_of"]
 SAME_LOSS = 1e-6
 """Two local minima whose losses differ by less than this fraction count as the same."""
 
-_MEMORY = 32 * 2**20  # bytes of work space for the starts that descend together
+_MEMORY = 64 * 2**20  # bytes of work space for the points that are differentiated together
+_POOL = 256 * 2**20  # bytes of models of the starts that descend together
 _TIE = 1e-11  # a later descent must win by this fraction of the loss at 0 to replace an earlier one
 
 
@@ -89,7 +91,7 @@ class Search:
         starts = len(blocks)
         theta = self.chart.enter(blocks.reshape(starts * self.draws, -1))
         rows = torch.arange(self.draws).repeat(starts)
-        together = self._together()
+        pool = max(1, _POOL // (24 * blocks.shape[-1] ** 2))
         parts = [
             descend(
                 self.chart,
@@ -97,8 +99,9 @@ class Search:
                 which,
                 max_iterations=self.max_iterations,
                 tolerance=self.tolerance,
+                together=self._together(),
             )
-            for some, which in zip(theta.split(together), rows.split(together), strict=True)
+            for some, which in zip(theta.split(pool), rows.split(pool), strict=True)
         ]
         ends = Ends.concatenate(parts)
         for start in range(starts):
@@ -143,7 +146,7 @@ class Search:
             outer = P**2 * R**2 + 2 * L**2 * R**2
         else:
             coupling, grams = 3 * L * R * T * R * P, 2 * L * R * P**2
-            outer = L**2 * R * P + 2 * L**2 * R**2
+            outer = L**2 * R**2 + 2 * L * R * sum(map(math.prod, self.kernels.shapes))
         return max(1, _MEMORY // (8 * (coupling + grams + outer)))
 
 

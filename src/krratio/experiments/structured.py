@@ -4,18 +4,18 @@ B is eliminated as in ``reduced``. The Gram meets A on one side and B on the oth
 products of its size each; the Jacobian of the weight is never formed.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
 from krratio.experiments.charts import Local, orthonormal, tangent_norm
+from krratio.experiments.directions import Directions, directions
 from krratio.experiments.kernels import KernelFormat
-from krratio.experiments.reduced import Problem
+from krratio.experiments.reduced import Problem, from_pairs, meet
 
 __all__ = ["StructuredChart"]
 
 _GAUGE = 1e-13  # squared singular values of dX/dθ below this fraction of dA/dθ are gauge
+_SURELY_FREE = 1e-10  # if all are above this fraction no eigenvalues are needed to see it
 _DAMPING = 1e-3  # below this fraction the step is measured in θ, not in the kernels it moves
 
 
@@ -29,25 +29,9 @@ class StructuredChart:
 
     def __init__(self, kernels: KernelFormat, problem: Problem) -> None:
         self.format, self.problem = kernels, problem
-        numbers = [torch.full((math.prod(n),), float(i)) for i, n in enumerate(kernels.shapes)]
-        block = torch.cat(numbers)
-        self.same = block[:, None] == block
 
     def _original(self, theta: Tensor) -> Tensor:
         return self.format.kernels(self.format.unpack(theta))
-
-    def _variants(self, theta: Tensor) -> Tensor:
-        """θ (S, N) with the block of entry i replaced by the i-th unit, for all i: (S, N, N).
-
-        A is linear in each block, so that A of the i-th variant is ∂A/∂θ_i, without a tape.
-        """
-        return torch.where(self.same, torch.eye(theta.shape[1], dtype=theta.dtype), theta[:, None])
-
-    def _bent(self, theta: Tensor, weights: Tensor) -> Tensor:
-        """⟨weights, ∂²A/∂θ²⟩, (S, N, N)."""
-        slope = torch.func.grad(lambda moved, held: (self._original(moved) * held).sum())
-        slopes = torch.func.vmap(torch.func.vmap(slope, (0, None)))(self._variants(theta), weights)
-        return torch.where(self.same, 0.0, slopes)
 
     def enter(self, theta: Tensor) -> Tensor:
         """θ of the chart from parameters (S, N) of the format."""
@@ -69,61 +53,62 @@ class StructuredChart:
         """Objective (S,) at θ."""
         return self.problem.value(self.kernels(theta), rows)
 
-    def tangents(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """A (S, L, R) and ∂A/∂θ (S, L, R, N), in the original frame."""
-        kernels = torch.func.vmap(self._original)(theta)
-        moves = torch.func.vmap(torch.func.vmap(self._original))(self._variants(theta))
-        return kernels, moves.movedim(1, 3)
-
     def expand(self, theta: Tensor, rows: Tensor) -> Local:
         """Objective, derivatives and coordinates at θ (S, N)."""
-        raw, moves = self.tangents(theta)
+        raw = torch.func.vmap(self._original)(theta)
+        along = directions(self.format, theta)
         turned, triangle = torch.linalg.qr(self.problem.unframe @ raw)
-        kernels = self.problem.frame @ turned
-        eye = torch.eye(kernels.shape[2], dtype=torch.float64)
+        eye = torch.eye(triangle.shape[-1], dtype=torch.float64)
         inverse = torch.linalg.solve_triangular(triangle, eye.expand_as(triangle), upper=True)
-        # The same ranges from columns that are orthonormal: A R⁻¹ moves by ∂A R⁻¹.
-        moves = (moves.transpose(2, 3) @ inverse[:, None]).transpose(2, 3)  # (S, L, R, N)
-        lift, free = _coordinates(self.problem.unframe @ moves.flatten(2), turned)
-        moves = moves.flatten(1, 2)
+        lift, free = _coordinates(*self._metric(along, turned, inverse @ inverse.mT))
 
+        kernels = self.problem.frame @ turned
         half = self.problem.half(kernels, rows)
         value, fc, cholesky = self.problem.eliminate(half, kernels, rows)
         weight = torch.einsum("blr,brpt->blpt", kernels, fc)
         slope = self.problem.slope(weight, rows)
-        gradient_a = slope.flatten(2) @ fc.flatten(2).mT  # (S, L, R)
-        quadratic = moves.mT @ self.problem.outer(fc, rows) @ moves
-        coupled = _coupling(half, fc)
-        coupled.diagonal(dim1=2, dim2=4).add_(slope.transpose(2, 3)[..., None])
-        curvature = self._bent(theta, gradient_a @ inverse.mT)
-        hessian = self._schur(moves, quadratic + curvature, coupled, cholesky)
+        # The same W from the columns as they are: their B is R⁻¹ times that of orthonormal ones.
+        fc = (inverse @ fc.flatten(2)).reshape(fc.shape)
+        slope_a = slope.flatten(2) @ fc.flatten(2).mT  # (S, L, R)
+        coupled = meet(half, fc).contiguous()
+        coupled += torch.einsum("bmpt,bur->bumtrp", slope, inverse)
+        hessian = _quadratic(along, self.problem.outer(fc, rows)) + along.bent(slope_a)
+        hessian -= _explained(_pulled(along, coupled.flatten(3)), cholesky, fc.shape[3])
+        gradient = _pulled(along, slope_a.mT[..., None])
 
-        gradient = (moves.mT @ gradient_a.flatten(1)[..., None])[..., 0]
         hessian = lift.mT @ hessian @ lift
         # Any positive number keeps the gauge directions still; this one leaves the spectrum's ends.
         level = hessian.flatten(1).norm(dim=1)[:, None]
         hessian = hessian + torch.diag_embed(~free * level)
-        gradient = (lift.mT @ gradient[..., None])[..., 0]
-        tangents = moves.reshape(*kernels.shape, -1)
 
         def norm(some: Tensor) -> Tensor:
-            found = tangent_norm(weight[some], slope[some], kernels[some], tangents[some])
+            moves = along.everything()[some]
+            found = tangent_norm(weight[some], slope[some], raw[some], moves)
             relative: Tensor = found / self.problem.slope_scale[rows[some]]
             return relative
 
-        return Local(value, gradient, hessian, lift, weight, norm)
+        gradient = (lift.mT @ gradient)[..., 0]
+        return Local(value, gradient, hessian, along.basis @ lift, weight, norm)
 
-    @staticmethod
-    def _schur(moves: Tensor, quadratic: Tensor, coupled: Tensor, cholesky: Tensor) -> Tensor:
-        """Quadratic − Σ_t C_t M⁻¹ C_tᵀ, B eliminated."""
-        starts, _, _, outputs, rank, positions = coupled.shape
-        size = quadratic.shape[1]
-        turned = moves.mT @ coupled.reshape(starts, moves.shape[1], -1)
-        turned = turned.reshape(starts, size * outputs, rank * positions)
-        solved = torch.linalg.solve_triangular(cholesky, turned.mT, upper=False).mT
-        solved = solved.reshape(starts, size, -1)
-        schur: Tensor = quadratic - solved @ solved.mT
-        return schur
+    def _metric(self, along: Directions, turned: Tensor, mixing: Tensor) -> tuple[Tensor, Tensor]:
+        """How far range(A) moves: squared lengths (S, n, n); and the largest with the gauge (S,).
+
+        ``mixing`` (S, R, R) turns columns into orthonormal ones, twice.
+        """
+        shared, own = (self.problem.unframe @ part for part in (along.shared, along.own))
+        lengths = _longest(shared, own, mixing)
+        shared, own = (
+            part - turned[:, None] @ (turned.mT[:, None] @ part) for part in (shared, own)
+        )
+        mixed = (mixing @ shared.flatten(2)).reshape(shared.shape)
+        within = shared.flatten(1, 2).mT @ mixed.flatten(1, 2)
+        between = own.mT @ mixed
+        columns = own.transpose(1, 2).flatten(2)  # (S, L, R·k) or (S, L, k)
+        alone = (columns.mT @ columns).reshape(
+            len(own), own.shape[1], own.shape[3], own.shape[1], own.shape[3]
+        )
+        alone = alone * mixing[:, :, None, :, None]
+        return _assembled(within, between, alone), lengths
 
     def move(self, theta: Tensor, lift: Tensor, step: Tensor) -> Tensor:
         """The point at coordinates ``step`` (S, n)."""
@@ -134,21 +119,75 @@ class StructuredChart:
         return self.format.pack(self.format.balance(self.format.unpack(theta)))
 
 
-def _coupling(half: Tensor, fc: Tensor) -> Tensor:
-    """Σ_q B[u, q, t] G[(m, q), (A_r, p)] as (S, m, u, t, r, p)."""
-    starts, rank, volume, positions, _ = half.shape
-    mixed = half.flatten(1, 3) @ fc.transpose(1, 2).reshape(starts, positions, -1)
-    mixed = mixed.reshape(starts, rank, volume, positions, rank, -1)
-    return mixed.permute(0, 2, 4, 5, 1, 3).contiguous()
+def _longest(shared: Tensor, own: Tensor, mixing: Tensor) -> Tensor:
+    """The largest squared length (S,) of a direction, with what stays in range(A)."""
+    mixed = (mixing @ shared.flatten(2)).reshape(shared.shape)
+    alone = own.square().sum(2) * mixing.diagonal(dim1=1, dim2=2)[..., None]
+    lengths = torch.cat([(shared * mixed).sum((1, 2)), alone.flatten(1)], 1)
+    return lengths.amax(1) if lengths.shape[1] else lengths.new_zeros(len(lengths))
 
 
-def _coordinates(moves: Tensor, kernels: Tensor) -> tuple[Tensor, Tensor]:
-    """Lift (S, N, N) from coordinates to θ, and which coordinates are no gauge (S, N)."""
-    across = moves - kernels @ (kernels.mT @ moves)
-    across = across.reshape(len(moves), kernels.shape[1] * kernels.shape[2], -1)
-    values, vectors = torch.linalg.eigh(across.mT @ across)
+def _assembled(within: Tensor, between: Tensor, alone: Tensor) -> Tensor:
+    """(S, n, n) from (S, d, d), (S, R, k, d) and (S, R, k, R, k)."""
+    d, between = within.shape[1], between.flatten(1, 2)
+    n = d + between.shape[1]
+    whole = within.new_empty(len(within), n, n)
+    whole[:, :d, :d], whole[:, d:, :d], whole[:, :d, d:] = within, between, between.mT
+    whole[:, d:, d:] = alone.reshape(len(within), n - d, n - d)
+    return whole
+
+
+def _pulled(along: Directions, columns: Tensor) -> Tensor:
+    """What ``columns`` (S, R, L, c) of ∂A mean along the directions, (S, n, c)."""
+    shared = along.shared.flatten(1, 2).mT @ columns.flatten(1, 2)
+    return torch.cat([shared, (along.own.mT @ columns).flatten(1, 2)], 1)
+
+
+def _quadratic(along: Directions, outer: Tensor) -> Tensor:
+    """∂Aᵀ · outer · ∂A, (S, n, n), for the blocks u ≤ v of outer, (S, R(R + 1)/2, L, L)."""
+    rank = along.shared.shape[1]
+    own, shared = along.own.expand(-1, rank, -1, -1), along.shared
+    u, v = torch.triu_indices(rank, rank)
+    alone = from_pairs(own[:, u].mT @ (outer @ own[:, v]), rank).transpose(2, 3)
+    met = torch.zeros_like(shared)
+    if shared.shape[3]:
+        met.index_add_(1, u, outer @ shared[:, v])
+        lower = u < v
+        met.index_add_(1, v[lower], outer[:, lower].mT @ shared[:, u[lower]])
+    within = shared.flatten(1, 2).mT @ met.flatten(1, 2)
+    return _assembled(within, own.mT @ met, alone)
+
+
+def _explained(coupled: Tensor, cholesky: Tensor, outputs: int) -> Tensor:
+    """Σ_t C_t M⁻¹ C_tᵀ (S, n, n) for C (S, n, T·R·P): what B regains."""
+    starts, size, _ = coupled.shape
+    turned = coupled.reshape(starts, size * outputs, cholesky.shape[1])
+    # Transposed it is column-major, as LAPACK wants it, so that nothing is copied.
+    solved = torch.linalg.solve_triangular(cholesky, turned.mT, upper=False).mT
+    solved = solved.reshape(coupled.shape)
+    explained: Tensor = solved @ solved.mT
+    return explained
+
+
+def _coordinates(metric: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """Lift (S, n, n) from coordinates to directions, and which coordinates are no gauge (S, n)."""
+    starts, size, _ = metric.shape
+    eye = torch.eye(size, dtype=torch.float64)
+    largest = metric.diagonal(dim1=1, dim2=2).amax(1) if size else whole
+    level = torch.maximum(largest, whole)[:, None, None]
+    gauge = torch.linalg.cholesky_ex(metric - _SURELY_FREE * level * eye)[1] != 0
+    factor, _ = torch.linalg.cholesky_ex(metric + _DAMPING**2 * largest[:, None, None] * eye)
+    lift = torch.linalg.solve_triangular(factor.mT, eye.expand_as(factor), upper=True)
+    free = torch.ones(starts, size, dtype=torch.bool)
+    if bool(gauge.any()):
+        lift[gauge], free[gauge] = _without_gauge(metric[gauge], whole[gauge])
+    return lift, free
+
+
+def _without_gauge(metric: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where some directions do not move the range: they get no step."""
+    values, vectors = torch.linalg.eigh(metric)
     largest = values[:, -1:].clamp_min(1e-300)
-    whole = moves.square().sum(1).amax(1, keepdim=True)  # all may be gauge, and rounding is left
-    free = values > _GAUGE * torch.maximum(largest, whole)
+    free = values > _GAUGE * torch.maximum(largest, whole[:, None])
     scale = (values.clamp_min(0.0) + _DAMPING**2 * largest).sqrt()
     return vectors * (free / scale)[:, None], free

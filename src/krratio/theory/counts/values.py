@@ -21,7 +21,9 @@ class Counts:
         logarithms; it can exceed ``naive``.
     folded
         Parameters that are left when every channel edge is as wide as what passes it. Also a
-        covering exponent: a product of so many normalized factors is Lipschitz in them.
+        covering exponent: matrices, Tucker tensors and tensor trains are Lipschitz in factors that
+        are orthonormal but for one; where terms can cancel (CP, groups, skips) it is the exponent
+        of Zhang and Kileel (arXiv 2311.05116), up to logarithms.
     intrinsic
         Dimension of the class by the closed formula, or, where there is none, ``folded`` less the
         rank of the known symmetries. What the law of least squares has; see
