@@ -197,7 +197,8 @@ def descend(
             break
         moved = state.advance(active)
     else:
-        state.rebuild(moved)
+        if len(moved):
+            state.rebuild(moved)
     return state.finish()
 
 
