@@ -68,6 +68,11 @@ def test_the_library_example_runs_and_prints_what_it_says(capsys):
     [
         ("benchmarks/patches.py", "--images 50 --repeats 1", "krratio / copy"),
         ("benchmarks/exact_dimension.py", "--largest 1000", "growth exponents"),
+        (
+            "benchmarks/estimators.py",
+            "--threads 1 --samples 2000 --draws 2 --starts 2 --fits 1 --cases 0",
+            "worse losses: 0",
+        ),
     ],
 )
 def test_the_benchmarks_that_are_named_run(script, options, said):
@@ -89,6 +94,14 @@ def test_the_benchmark_table_holds_the_recorded_numbers():
         assert f"| {row.network} | {sizes} | {rank} | {whole} |" in README
 
 
+def test_the_table_of_least_squares_holds_the_recorded_numbers():
+    recorded = pd.read_csv(ROOT / "benchmarks/results/estimators.csv")
+    for row in recorded.itertuples():
+        times = f"{row.seconds:.1f} s | {row.peer_s:,.0f} s | {row.ratio:.0f} |"
+        assert f"| {row.peer} | {times}" in README
+    assert (recorded["worst_loss"] <= 0).all()
+
+
 def test_inline_commands_are_known():
     """What cannot run in a test is listed here, with what else checks it."""
     checked_elsewhere = {
@@ -97,6 +110,7 @@ def test_inline_commands_are_known():
         "pip install --no-deps -e .",  # every set-up does it
         "python benchmarks/patches.py",  # above
         "python benchmarks/exact_dimension.py",  # above
+        "python benchmarks/estimators.py",  # above
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above
     others = {c for c in INLINE if not c.startswith(("make ", gallery))}
