@@ -150,3 +150,11 @@ def test_a_curve_crosses_one_half_where_it_was_put():
     assert (found["half_low"] < [1.3, 1.5]).all()
     assert (found["half_high"] > [1.3, 1.5]).all()
     assert found["difference_low"][1] > 0.1
+
+
+@pytest.mark.parametrize("cap", range(20, 60, 3))
+def test_a_descent_may_end_on_a_refused_step(cap):
+    network = channel_bottleneck(2, 2, L=6, P=3, T=3)
+    trials = draw_trials(network, (6, 3), samples=8, trials=1, seed=1)
+    found = attempt(trials, network, starts=1, seed=1, iterations=cap)
+    assert bool(torch.isfinite(found.residual).all())
