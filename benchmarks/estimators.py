@@ -10,10 +10,11 @@ rank and scaled to 800. Each of these losses is compared with ours.
 Goals: at least 50 times as fast, and never a worse loss. On a machine that others use too, take one
 thread: where a thread has to wait for its core the other one waits with it, in every operation.
 
-    python benchmarks/estimators.py [--threads 2] [--samples 20000] [--fits 2] [--out FILE]
+    python benchmarks/estimators.py [--threads 1 2] [--samples 20000] [--fits 2] [--out FILE]
 """
 
 import argparse
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -50,7 +51,6 @@ class Case:
 
     def peer_rank(self, ranks: tuple[int, ...]) -> list[int] | int:
         """The same ranks as the peer takes them."""
-        """Ranks as the peer takes them."""
         if self.peer == "cp":
             return ranks[-1]
         return list(ranks) if self.format == "tucker" else 2 * list(ranks)
@@ -181,7 +181,7 @@ def summary(rows: Sequence[dict]) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, nargs="+", default=[torch.get_num_threads()])
     parser.add_argument("--samples", type=int, default=20_000)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--starts", type=int, default=8)
@@ -189,10 +189,10 @@ def main() -> None:
     parser.add_argument("--cases", type=int, nargs="*", default=range(len(CASES)))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     tensorly.set_backend("pytorch")
     rows = []
-    for number in options.cases:
+    for threads, number in itertools.product(options.threads, options.cases):
+        torch.set_num_threads(threads)
         found = measure(CASES[number], options.samples, options.draws, options.starts, options.fits)
         shown = pd.DataFrame(found).drop(columns=["shape", "format", "sweep_s"])
         print(shown.to_string(index=False), flush=True)

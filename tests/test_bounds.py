@@ -8,9 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import linalg, stats
+from scipy import linalg, signal, stats
 
 import krratio as kr
+from krratio.experiments.draws import Draws
 from krratio.experiments.seeds import stream, torch_stream
 
 positive = st.floats(1e-3, 1e4)
@@ -20,14 +21,36 @@ kinds = st.sampled_from(["law", "upper", "lower"])
 @given(
     d=st.floats(1, 1e4),
     noise=positive,
-    error=positive,
+    ratio=st.floats(1.001, 1e6),
     confidence=st.floats(0.01, 0.999),
     kind=kinds,
+    factors=st.integers(3, 6),
 )
-def test_sample_size_and_error_bound_are_inverse(d, noise, error, confidence, kind):
-    n = kr.sample_size(d, noise=noise, error=error, confidence=confidence, kind=kind)
-    back = kr.error_bound(d, n=n, noise=noise, confidence=confidence, kind=kind)
-    assert back == pytest.approx(error, rel=1e-9)
+def test_sample_size_and_error_bound_are_inverse(d, noise, ratio, confidence, kind, factors):
+    options = {"noise": noise, "confidence": confidence, "kind": kind, "factors": factors}
+    n = ratio * d
+    error = kr.error_bound(d, n=n, **options)
+    assert kr.sample_size(d, error=error, **options) == pytest.approx(n, rel=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["law", "lower"])
+def test_fewer_samples_than_dimensions_are_refused_in_both_directions(kind):
+    """With n < d least squares interpolates: its error has n degrees of freedom, not d."""
+    with pytest.raises(ValueError, match="n=10: at least the dimension = 78 is needed"):
+        kr.error_bound([5, 78], n=10, noise=1, kind=kind)
+    largest = float(kr.error_bound(78, n=78, noise=1, kind=kind))
+    assert kr.sample_size(78, noise=1, error=largest, kind=kind) == pytest.approx(78)
+    with pytest.raises(ValueError, match=rf"error=2\.5: at most {largest:.4g} is needed"):
+        kr.sample_size(78, noise=1, error=[0.1, 2.5], kind=kind)
+    assert kr.sample_size(78, noise=1, error=100, kind="upper") < 78
+
+
+def test_more_factors_make_the_upper_bound_larger():
+    three, four = (
+        float(kr.error_bound(78, n=1000, noise=1, kind="upper", factors=h)) for h in (3, 4)
+    )
+    assert four == pytest.approx(float(kr.bounds.isometry(78, n=1000, noise=1, factors=4)))
+    assert 1.02 < four / three < 1.04
 
 
 def test_arrays_broadcast():
@@ -234,3 +257,55 @@ def test_other_refusals_name_what_was_given():
         kr.bounds.law_factor(covariates=1, noise=0)
     with pytest.raises(ValueError, match=r"n=nan"):
         kr.error_bound(5, n=float("nan"), noise=1)
+    with pytest.raises(ValueError, match=r"n=5: at least rank of the design = 9 is needed"):
+        kr.bounds.fixed_design(4, n=5, noise=1, rank=9)
+    with pytest.raises(ValueError, match=r"condition=0\.5: at least one = 1 is needed"):
+        kr.bounds.fixed_design(4, n=50, noise=1, rank=9, condition=0.5)
+    with pytest.raises(ValueError, match=r"base=1: at least"):
+        kr.bounds.fixed_design(4, n=50, noise=1, rank=9, base=1)
+    with pytest.raises(ValueError, match=r"spectral_ratio=0\.1: at least one = 1 is needed"):
+        kr.bounds.design_size(4, spectral_ratio=0.1)
+    with pytest.raises(ValueError, match="transition holds NaN"):
+        kr.bounds.var1_spectral_bounds(np.full((2, 2), np.nan), np.eye(2))
+    with pytest.raises(ValueError, match="innovations are not symmetric"):
+        kr.bounds.var1_spectral_bounds(np.zeros((2, 2)), 1e-9 * np.array([[2.0, 1.0], [0.0, 2.0]]))
+
+
+def test_the_fixed_design_bound_holds_for_an_ill_conditioned_design():
+    """Least squares over rank-1 matrices, condition number 100, truth zero and far from it."""
+    L, P, n, noise, runs = 6, 4, 200, 1.0, 200
+    sizes = torch.logspace(0, -2, L * P, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(L * P, L * P, generator=torch_stream(0, "turn")).double())[0]
+    exponent = kr.counts.cnn(l=(L,), K=2, P=P).covering
+    bound = kr.bounds.fixed_design(exponent, n=n, noise=noise, rank=L * P, condition=100)
+    for truth in (torch.zeros(L, P, 1), torch.ones(L, P, 1)):
+        draws = Draws.gaussian(
+            (turn * sizes) @ turn.T,
+            truth.double(),
+            samples=n,
+            noise=noise,
+            draws=runs,
+            modes=(L,),
+            generator=torch_stream(1, "ill-conditioned"),
+        )
+        weights = kr.fit(draws, "matrix", 1, starts=4, exchanges=0).weight
+        error = (weights - truth)[..., 0].flatten(1)
+        rms = (error * (error @ draws.gram)).sum(1).sqrt()
+        assert float((rms <= float(bound)).double().mean()) >= 0.95
+        assert float(rms.mean()) > float(bound) / 20
+
+
+def test_lengths_are_kept_relative_to_the_spectral_extremes_by_autoregressive_rows():
+    """At the n of ``design_size`` no rank-1 matrix is longer or shorter than it says."""
+    rho, L, P = 0.5, 3, 2
+    low, high = kr.bounds.ar1_spectral_bounds(rho)
+    exponent = kr.counts.cnn(l=(L,), K=2, P=P).covering
+    n = math.ceil(float(kr.bounds.design_size(exponent, spectral_ratio=high / low)))
+    generator = stream(0, "design size")
+    for _ in range(20):
+        drawn = generator.standard_normal((n, L * P))
+        drawn[1:] *= math.sqrt(1 - rho**2)
+        rows = signal.lfilter([1.0], [1.0, -rho], drawn, axis=0)
+        lengths = np.linalg.svd(rows / math.sqrt(n), compute_uv=False)  # of all matrices
+        assert lengths.min() > 0.57 * math.sqrt(low)
+        assert lengths.max() < 1.43 * math.sqrt(high)

@@ -8,7 +8,7 @@ import torch
 
 import krratio as kr
 from krratio.errors import NonFiniteError, ShapeError
-from krratio.experiments.draws import factor
+from krratio.experiments.draws import Draws, factor
 from krratio.experiments.kronecker import is_kronecker
 from krratio.experiments.seeds import torch_stream
 
@@ -146,3 +146,48 @@ def test_draws_refuse_what_does_not_fit_together():
         kr.fit(draws, "tt", 2)
     with pytest.raises(ValueError, match="r_1 = 3 is not attainable"):
         kr.fit(draws, "tt", (3, 2))
+
+
+def test_draws_refuse_what_are_the_moments_of_no_data():
+    eye, cross, total = torch.eye(3).double(), torch.ones(2, 3, 1).double(), torch.ones(2, 1)
+    total = 4 * total.double()
+    assert len(Draws(eye, cross, total, (3,), 1)) == 2
+    skew = eye.clone()
+    skew[0, 1] = 0.1
+    with pytest.raises(ValueError, match="not symmetric"):
+        Draws(skew, cross, total, (3,), 1)
+    with pytest.raises(ValueError, match="negative eigenvalues"):
+        Draws(torch.diag(torch.tensor([1.0, 1.0, -0.1]).double()), cross, total, (3,), 1)
+    with pytest.raises(ValueError, match="total is 2 and the design alone explains 3 of it"):
+        Draws(eye, cross, total / 2, (3,), 1)
+    with pytest.raises(ValueError, match="total is -4"):
+        Draws(torch.stack([eye, eye]), cross, -total, (3,), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"noise": -1.0}, ValueError, "noise=-1.0: a finite number ≥ 0"),
+        ({"draws": 0}, ValueError, "draws=0: at least 1"),
+        ({"samples": 0}, ValueError, "samples=0: at least 1"),
+        ({"modes": (5,)}, ShapeError, r"weight has shape \(3, 2, 1\)"),
+    ],
+)
+def test_draws_of_the_noise_refuse_what_has_no_meaning(change, error, message):
+    generator = torch_stream(0, "refused")
+    options = {"samples": 10, "noise": 1.0, "draws": 2, "modes": (3,), "generator": generator}
+    with pytest.raises(error, match=message):
+        Draws.gaussian(torch.eye(6).double(), torch.ones(3, 2, 1).double(), **options | change)
+
+
+def test_moments_of_data_are_those_of_each_regression():
+    X, Y = normal(0, 4, 9, 6), normal(1, 4, 9, 2)
+    own, shared = Draws.from_data(X, Y, modes=(2, 3)), Draws.from_data(X[0], Y, modes=(6,))
+    for i in range(4):
+        torch.testing.assert_close(own.gram[i], X[i].T @ X[i] / 9)
+        torch.testing.assert_close(own.cross[i], X[i].T @ Y[i] / 9)
+        torch.testing.assert_close(shared.cross[i], X[0].T @ Y[i] / 9)
+    torch.testing.assert_close(own.total, (Y**2).mean(1))
+    assert shared.gram.shape == (6, 6)
+    with pytest.raises(ShapeError, match=r"X has shape \(4, 9, 6\) and Y \(9, 2\)"):
+        Draws.from_data(X, Y[0], modes=(6,))

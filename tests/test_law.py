@@ -82,7 +82,7 @@ def test_the_tangent_part_is_the_projection_of_the_noise():
 
 def test_the_control_variate_is_chi_squared_with_the_dimension():
     case = named("CP", ratio=2)
-    found = experiment(case, samples=200, noise=0.3, replicates=1500, seed=5)
+    found = experiment(case, dimension=16, samples=200, noise=0.3, replicates=1500, seed=5)
     assert found.dimension == 16
     statistic = stats.kstest(found.tangent.numpy(), stats.chi2(16).cdf)
     assert statistic.pvalue > 1e-3
@@ -124,6 +124,8 @@ def test_equivalence_is_refused_where_means_differ_or_are_not_known_well_enough(
     found = equivalence(pd.DataFrame([base, same, far, vague]), margin=0.02)
     assert (found["p"] < 0.05).tolist() == [True, False, False]
     assert found["difference"].round(3).tolist() == [0, 0.03, 0]
+    with pytest.raises(ValueError, match=r"f: n has K/R = \[2, 4\]; a row with K/R = 1 is needed"):
+        equivalence(pd.DataFrame([same, far]), margin=0.02)
 
 
 def test_out_of_the_sample_a_linear_class_has_the_inverse_wishart_factor():
@@ -163,6 +165,8 @@ def test_the_cone_of_all_matrices_is_everything_and_of_a_smooth_point_the_tangen
     full, _ = cone_dimension(L=5, P=3, K=3, rank=0, members=4000, seed=1)
     assert full == pytest.approx(15, rel=0.02)
     assert cone_dimension(L=5, P=3, K=2, rank=2, seed=1) == (12.0, 0.0)
+    with pytest.raises(ValueError, match="rank=3, K=2"):
+        cone_dimension(L=5, P=3, K=2, rank=3, seed=1)
     # One column: the largest singular value of a Gaussian vector squared is its length squared.
     column, error = cone_dimension(L=7, P=1, K=1, rank=0, members=4000, seed=1)
     assert column == pytest.approx(7, abs=5 * error)

@@ -55,7 +55,7 @@ def designs(shape, outputs, draws=3, seed=0):
     images = normal(seed, 4 * size, size)
     gram = images.T @ images / len(images)
     cross = normal(seed + 1, draws, size, outputs)
-    total = torch.full((draws, outputs), 50.0, dtype=torch.float64)
+    total = torch.full((draws, outputs), 1e4, dtype=torch.float64)
     return Draws(gram, cross, total, shape, 1)
 
 
@@ -179,7 +179,9 @@ def test_what_cannot_be_fitted_is_refused():
         kr.fit(designs(shape, 2), net)
     with pytest.raises(ShapeError, match="have 5 positions"):
         kr.fit(dataclasses.replace(designs(shape, 1), modes=(3,), positions=5), net)
-    with pytest.raises(ValueError, match="takes no ranks and no ridge"):
+    with pytest.raises(
+        ValueError, match="takes no ranks, no ridge and no exchanges; given ranks=2"
+    ):
         kr.fit(designs(shape, 1), net, 2)
     with pytest.raises(KrratioError, match="starts=0"):
         kr.fit(designs(shape, 1), small()[0].to("meta"), starts=0)
@@ -189,3 +191,56 @@ def test_what_cannot_be_fitted_is_refused():
     own = {id(p) for p in net.parameters()}
     with pytest.raises(MemoryLimitError, match=r"above max_bytes = 100;"):
         NetworkChart(designs(shape, 1), graph, own, max_bytes=100)
+
+
+def test_what_no_data_can_tell_is_refused():
+    net, shape = small()
+    d = int(kr.intrinsic_dimension(net, shape))
+    X = normal(0, 2, d - 1, math.prod(shape))
+    with pytest.raises(ValueError, match=f"has {d} dimensions, of which the samples see {d - 1}"):
+        kr.fit(Draws.from_data(X, X[..., :1], modes=shape), net)
+    with pytest.raises(ValueError, match="exchanges=3"):
+        kr.fit(designs(shape, 1), net, exchanges=3)
+    frozen = nn.Sequential(nn.AvgPool1d(2), nn.Flatten()).double()
+    with pytest.raises(ValueError, match="no free weight"):
+        kr.fit(designs((1, 4), 2), frozen)
+
+
+def depthwise():
+    convs = nn.Conv1d(3, 2, 1, bias=False), nn.Conv1d(2, 2, 3, stride=3, groups=2, bias=False)
+    return nn.Sequential(*convs, nn.Flatten(), nn.Linear(6, 1, bias=False)).double(), (3, 9)
+
+
+def test_cancellation_of_a_depthwise_block_is_that_of_its_cp_terms():
+    net, shape = depthwise()
+    chart = network_chart(designs(shape, 1), net)[0]
+    theta = chart.random(2, torch_stream(0, "cancellation"))
+    for one, found in zip(theta, chart.cancellation(theta), strict=True):
+        A, B, C = one[:6].reshape(2, 3), one[6:12].reshape(2, 3), one[12:].reshape(2, 3)
+        terms = torch.einsum("rc,rl,rp->rcpl", A, B, C)
+        expected = terms.flatten(1).norm(dim=1).sum() / terms.sum(0).norm()
+        torch.testing.assert_close(found, expected)
+    dense, shape = small()
+    chart = network_chart(designs(shape, 1), dense)[0]
+    assert chart.cancellation(chart.random(2, torch_stream(0, "dense"))).tolist() == [1, 1]
+
+
+def test_a_network_without_a_best_fit_is_reported_as_divergent():
+    # a⊗a⊗b + a⊗b⊗a + b⊗a⊗a is a limit of rank-2 tensors and has rank 3 (de Silva and Lim 2008).
+    net, shape = depthwise()
+    tensor = torch.zeros(3, 3, 3).double()
+    tensor[0, 0, 1] = tensor[0, 1, 0] = tensor[1, 0, 0] = 1.0
+    weight = tensor.permute(0, 2, 1).reshape(27, 1, 1)  # channel, position, offset
+    options = {"samples": 1000, "draws": 1, "modes": shape, "generator": torch_stream(3, "border")}
+    fits = kr.fit(Draws.gaussian(torch.eye(27).double(), weight, noise=0.0, **options), net)
+    assert fits.diverged.all()
+    assert not fits.converged.any()
+    member = chart_weight(net, shape)
+    fits = kr.fit(Draws.gaussian(torch.eye(27).double(), member, noise=0.0, **options), net)
+    assert fits.converged.all()
+    assert not fits.diverged.any()
+
+
+def chart_weight(net, shape):
+    chart = network_chart(designs(shape, 1), net)[0]
+    return chart.weight(chart.random(1, torch_stream(5, "member")))[0].mT[:, None]

@@ -43,6 +43,20 @@ class Local:
     weight: Tensor
     norm: Callable[[Tensor], Tensor]
 
+    def select(self, kept: Tensor) -> "Local":
+        """The points where ``kept`` (S,) is true."""
+        if bool(kept.all()):
+            return self
+        places, whole = kept.nonzero()[:, 0], self.norm
+        return Local(
+            self.value[places],
+            self.gradient[places],
+            self.hessian[places],
+            self.lift[places],
+            self.weight[places],
+            lambda some: whole(places[some]),
+        )
+
 
 class Chart(Protocol):
     """Coordinates z around each of S points θ (S, N); ``rows`` (S,) say which draw each θ fits."""

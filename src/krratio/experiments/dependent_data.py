@@ -65,11 +65,9 @@ def dependence(
         for block in range(_BLOCKS):
             images = _ar1(covariates, samples, D, seed, "images", block)
             drawn = noise * _ar1(errors, samples, replicates // _BLOCKS, seed, "noise", block)
-            gram, noises = images.mT @ images / samples, (images.mT @ drawn / samples).mT[..., None]
-            cross = gram @ weight[:, 0] + noises
-            total = torch.einsum("dt,de,et->t", weight[:, 0], gram, weight[:, 0]) + noise**2
-            totals = total.expand(len(cross), -1).contiguous()
-            draws = Draws(gram, cross, totals, case.input_shape, 1)
+            outputs = images @ weight[:, 0] + drawn  # (n, replicates): one output each
+            draws = Draws.from_data(images, outputs.mT[..., None], modes=case.input_shape)
+            gram, noises = draws.gram, (images.mT @ drawn / samples).mT[..., None]
             error = (fit(draws, network, starts=0).weight - weight)[:, :, 0]
             risk = (error * (gram @ error)).sum((1, 2))
             chart, theta = network_chart(draws, network)

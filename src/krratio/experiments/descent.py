@@ -9,11 +9,9 @@ from torch import Tensor
 from krratio.experiments.charts import Chart, Local
 from krratio.experiments.trust_region import solve_ball
 
-__all__ = ["CURVATURE", "Ends", "descend"]
+__all__ = ["Ends", "descend", "is_minimum"]
 
-CURVATURE = 1e-8
-"""An eigenvalue below minus this fraction of the largest is a way down, not rounding."""
-
+_CURVATURE = 1e-8  # an eigenvalue below minus this fraction of the largest is a way down
 _ROUNDING = 1e-13  # changes of the objective below this fraction of its value at 0 are rounding
 _STALLED = 4  # iterations at rounding level without a smaller gradient
 _RADII = (0.5, 2.0)  # tried each time, as multiples of the length that last worked best
@@ -73,18 +71,21 @@ class _State:
     def rebuild(self, moved: Tensor) -> None:
         """Differentiate at the points ``moved`` (indices), as many at once as fit the cache."""
         for which in moved.split(self.together):
-            local = self.chart.expand(self.ends.theta[which], self.rows[which])
-            if not self.allocated:
-                self._allocate(local)
-            self._keep(which, local)
-            gain = self._gain(which)
-            near = (gain <= _NEAR * self.totals[which]).nonzero()[:, 0]
-            norm = torch.full((len(which),), torch.inf, dtype=torch.float64)
-            if len(near):
-                norm[near] = local.norm(near)
-            smaller = norm < 0.5 * self.ends.gradient_norm[which]
-            self.patience[which] = torch.where(smaller, _STALLED, self.patience[which])
-            self.ends.gradient_norm[which] = norm
+            self._take(which, self.chart.expand(self.ends.theta[which], self.rows[which]))
+
+    def _take(self, which: Tensor, local: Local) -> None:
+        """Make ``local`` the models of ``which``."""
+        if not self.allocated:
+            self._allocate(local)
+        self._keep(which, local)
+        gain = self._gain(which)
+        near = (gain <= _NEAR * self.totals[which]).nonzero()[:, 0]
+        norm = torch.full((len(which),), torch.inf, dtype=torch.float64)
+        if len(near):
+            norm[near] = local.norm(near)
+        smaller = norm < 0.5 * self.ends.gradient_norm[which]
+        self.patience[which] = torch.where(smaller, _STALLED, self.patience[which])
+        self.ends.gradient_norm[which] = norm
 
     def _allocate(self, local: Local) -> None:
         starts, self.allocated = len(self.rows), True
@@ -125,34 +126,30 @@ class _State:
         return gain
 
     def advance(self, which: Tensor) -> Tensor:
-        """Try one step from the points ``which``; return the indices that moved."""
-        ends = self.ends
-        inside = self.newton[which].norm(dim=1) <= _RADII[0] * self.radius[which]
-        order = torch.cat([which[inside], which[~inside]])
-        parts = [
-            trial(some)
-            for trial, group in ((self._newton, which[inside]), (self._trials, which[~inside]))
-            for some in group.split(self.together)
-            if len(some)
-        ]
-        theta, change, promised, radius = (torch.cat(p) for p in zip(*parts, strict=True))
-        rounding = _ROUNDING * self.totals[order]
-        tiny = promised <= 10 * rounding
-        accepted = torch.where(tiny, change >= -10 * rounding, change > 1e-4 * promised)
-        self.radius[order] = torch.where(accepted, radius, radius / 8)
-        self.patience[order] -= tiny.long()
-        ends.theta[order[accepted]] = theta[accepted]
-        return order[accepted].sort()[0]
+        """Try one step from the points ``which``; return those that moved and have no model yet."""
+        inside = self.newton[which].norm(dim=1) <= _RADII[-1] * self.radius[which]
+        for some in which[inside].split(self.together):
+            self._newton(some)
+        return torch.cat([self._trials(some) for some in which[~inside].split(self.together)])
 
-    def _newton(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """θ of the Newton steps, their change, promised change and length."""
+    def _newton(self, which: Tensor) -> None:
+        """Take Newton steps; most are accepted, so that their models are built at once."""
+        if not len(which):
+            return
         step = self.newton[which]
         theta = self.chart.move(self.ends.theta[which], self.lift[which], step)
-        change = self.ends.value[which] - self.chart.value(theta, self.rows[which])
-        return theta, change, -(self.gradient[which] * step).sum(1) / 2, self.radius[which] / 2
+        local = self.chart.expand(theta, self.rows[which])
+        change = self.ends.value[which] - local.value
+        promised = -(self.gradient[which] * step).sum(1) / 2
+        radius = torch.maximum(step.norm(dim=1), _RADII[0] * self.radius[which])
+        accepted = self._judge(which, change, promised, radius)
+        self.ends.theta[which[accepted]] = theta[accepted]
+        self._take(which[accepted], local.select(accepted))
 
-    def _trials(self, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Of one step per radius, the lowest: its θ, change, promised change and radius."""
+    def _trials(self, which: Tensor) -> Tensor:
+        """Of one step per radius take the lowest; return the indices that moved."""
+        if not len(which):
+            return which
         self._decompose(which)
         twice = which.repeat(len(_RADII))
         factors = torch.tensor(_RADII, dtype=torch.float64).repeat_interleave(len(which))
@@ -163,7 +160,18 @@ class _State:
         theta = self.chart.move(self.ends.theta[twice], self.lift[twice], step)
         change = self.ends.value[twice] - self.chart.value(theta, self.rows[twice])
         best = change.reshape(len(_RADII), -1).argmax(0) * len(which) + torch.arange(len(which))
-        return theta[best], change[best], promised[best], radius[best]
+        accepted = self._judge(which, change[best], promised[best], radius[best])
+        self.ends.theta[which[accepted]] = theta[best[accepted]]
+        return which[accepted]
+
+    def _judge(self, which: Tensor, change: Tensor, promised: Tensor, radius: Tensor) -> Tensor:
+        """Whether steps are accepted; their ``radius`` is the next one then, and an eighth else."""
+        rounding = _ROUNDING * self.totals[which]
+        tiny = promised <= 10 * rounding
+        accepted = torch.where(tiny, change >= -10 * rounding, change > 1e-4 * promised)
+        self.radius[which] = torch.where(accepted, radius, radius / 8)
+        self.patience[which] -= tiny.long()
+        return accepted
 
     def finish(self) -> Ends:
         """The ends with the lowest eigenvalues that the descents did not need."""
@@ -191,8 +199,8 @@ def descend(
         if len(moved):
             state.rebuild(moved)
         ends = state.ends
-        at_minimum = (ends.gradient_norm <= tolerance) & (ends.lowest >= -CURVATURE)
-        active = (~at_minimum & (state.patience > 0)).nonzero()[:, 0]
+        done = is_minimum(ends.gradient_norm, ends.lowest, tolerance)
+        active = (~done & (state.patience > 0)).nonzero()[:, 0]
         if not len(active):
             break
         moved = state.advance(active)
@@ -200,6 +208,15 @@ def descend(
         if len(moved):
             state.rebuild(moved)
     return state.finish()
+
+
+def is_minimum(gradient_norm: Tensor, lowest: Tensor, tolerance: float) -> Tensor:
+    """Whether points are minima to the tolerance and to second order.
+
+    ``lowest`` are the smallest eigenvalues over the largest; NaN where nothing can move.
+    """
+    saddle: Tensor = lowest < -_CURVATURE
+    return (gradient_norm <= tolerance) & ~saddle
 
 
 def _gain(gradient: Tensor, eigenvalues: Tensor, vectors: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from krratio.experiments.statistics import Statistics
 
 __all__ = ["Draws"]
 
+_ROUNDING = 1e-12  # of the trace: asymmetries and negative eigenvalues up to here are rounding
+_EXPLAINED = 1e-6  # of the variance: what a design may explain beyond it
+
 
 @dataclass(frozen=True, eq=False)
 class Draws:
@@ -32,6 +35,18 @@ class Draws:
         Kernel modes, channels first, as in :class:`Statistics`.
     positions : int
         P.
+
+    Raises
+    ------
+    ShapeError
+        The shapes do not fit together.
+    TypeError
+        A tensor is not float64.
+    NonFiniteError
+        A tensor holds NaN or infinity.
+    ValueError
+        They are moments of no data: the Gram is asymmetric or indefinite, a variance negative, or
+        the design explains more than the variance.
     """
 
     gram: Tensor
@@ -62,6 +77,7 @@ class Draws:
                 raise TypeError(f"{name} is {value.dtype}; convert it with .double() (float64).")
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(f"{name} holds NaN or infinity; look for it in Z and Y.")
+        _check_moments(self.gram, self.cross, self.total)
 
     def __len__(self) -> int:
         return len(self.cross)
@@ -110,6 +126,32 @@ class Draws:
         return cls(gram, cross, total, statistics[0].modes, statistics[0].positions)
 
     @classmethod
+    def from_data(cls, X: Tensor, Y: Tensor, *, modes: tuple[int, ...]) -> "Draws":
+        """Regressions of Y on X as they are, without intercepts.
+
+        Parameters
+        ----------
+        X : Tensor
+            (n, F) float64, one design for all, or (m, n, F).
+        Y : Tensor
+            (m, n, T) float64.
+        modes : tuple of int
+            Modes of the F features, channels first; one position.
+
+        Raises
+        ------
+        ShapeError
+            X and Y have other shapes.
+        """
+        if Y.ndim != 3 or X.shape[:-1] not in (Y.shape[:2], Y.shape[1:2]) or not Y.shape[1]:
+            raise ShapeError(
+                f"X has shape {tuple(X.shape)} and Y {tuple(Y.shape)}; (n, F) or (m, n, F), and "
+                "(m, n, T) with n ≥ 1 are needed."
+            )
+        n = Y.shape[1]
+        return cls(X.mT @ X / n, X.mT @ Y / n, Y.square().mean(1), tuple(modes), 1)
+
+    @classmethod
     def gaussian(
         cls,
         gram: Tensor,
@@ -140,11 +182,30 @@ class Draws:
         generator : torch.Generator
             From :func:`krratio.experiments.seeds.torch_stream`.
 
+        Raises
+        ------
+        ShapeError
+            Gram, weight and modes do not fit together.
+        ValueError
+            The noise is negative or not finite, or a number of samples or draws is below 1.
+
         Notes
         -----
         ``total`` holds the signal and the part of the noise that the design can see; the rest is
         the same for every W, so that fits do not depend on it.
         """
+        if not (math.isfinite(noise) and noise >= 0):
+            raise ValueError(f"noise={noise}: a finite number ≥ 0 is needed.")
+        for name, count in (("samples", samples), ("draws", draws)):
+            if count < 1:
+                raise ValueError(f"{name}={count}: at least 1 is needed.")
+        features = math.prod(weight.shape[:-1])
+        fits = weight.ndim == 3 and math.prod(modes) == len(weight)
+        if not fits or gram.shape != (features, features):
+            raise ShapeError(
+                f"weight has shape {tuple(weight.shape)}, gram {tuple(gram.shape)} and modes are "
+                f"{modes}; (L, P, T), (L·P, L·P) and modes of product L are needed."
+            )
         root = factor(gram)  # (rank, L·P)
         flat = weight.reshape(len(gram), -1)
         scale = noise / math.sqrt(samples)
@@ -161,3 +222,27 @@ def factor(gram: Tensor) -> Tensor:
     kept = values > len(gram) * torch.finfo(torch.float64).eps * values[-1]
     root: Tensor = (vectors[:, kept] * values[kept].sqrt()).mT
     return root
+
+
+def _check_moments(gram: Tensor, cross: Tensor, total: Tensor) -> None:
+    """Refuse what no data have as their moments."""
+    size = gram.diagonal(dim1=-2, dim2=-1).abs().sum(-1)  # bounds eigenvalues from above
+    if bool(((gram - gram.mT).abs().amax((-2, -1)) > _ROUNDING * size).any()):
+        raise ValueError("The Gram is not symmetric: give ZᵀZ/n, or (gram + gram.mT) / 2 of it.")
+    shift = (_ROUNDING * size).clamp_min(torch.finfo(torch.float64).tiny)
+    eye = torch.eye(gram.shape[-1], dtype=torch.float64)
+    root, failed = torch.linalg.cholesky_ex(gram + shift[..., None, None] * eye)
+    if bool((failed > 0).any()):
+        raise ValueError("The Gram has negative eigenvalues: ZᵀZ/n has none.")
+    if gram.ndim == 2:  # one solve for all draws
+        flat = cross.transpose(0, 1).flatten(1)
+        whitened = torch.linalg.solve_triangular(root, flat, upper=False).unflatten(1, total.shape)
+        explained = whitened.square().sum(0)
+    else:
+        explained = torch.linalg.solve_triangular(root, cross, upper=False).square().sum(1)
+    bad = (total < 0) | (explained > total * (1 + _EXPLAINED))
+    if bool(bad.any()):
+        raise ValueError(
+            f"total is {float(total[bad][0]):.6g} and the design alone explains "
+            f"{float(explained[bad][0]):.6g} of it: give Σ y²/n of the same samples."
+        )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from krratio.experiments.charts import tangent_norm
 from krratio.experiments.draws import Draws
-from krratio.experiments.fits import Fits
+from krratio.experiments.fits import Fit, Fits, diverges
 from krratio.experiments.kernels import KernelFormat, kernel_format
 from krratio.experiments.kronecker import is_kronecker, truncated
 from krratio.experiments.network_fit import fit_network
@@ -27,76 +27,8 @@ from krratio.experiments.statistics import Statistics
 
 __all__ = ["SAME_LOSS", "Fit", "Fits", "fit", "full"]
 
-_DIVERGED = 1e3  # cancellation beyond which a CP fit is called divergent
+_EXCHANGES = 5
 _ROUND = 5  # exchanges that start from the same best minimum, descending together
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A least-squares fit over a low-rank class.
-
-    Attributes
-    ----------
-    weight : Tensor
-        W (L, P, T) float64.
-    bias : Tensor
-        (T,) least-squares intercepts.
-    factors : tuple of Tensor
-        ``matrix``: A (L, R), the left singular vectors of W, and B (R, P, T). ``tucker``: factors
-        (l_j, R_j) of the compressed modes, core (R_1, …, R_N, R), B. ``cp``: (l_j, R) per mode with
-        columns of unit norm, B. ``tt``: cores (r_{j−1}, l_j, r_j), B. Contracting them gives
-        ``weight``. ``full`` and ``network``: W itself.
-    loss : float
-        F(W), the minimized objective with the ridge.
-    mse : float
-        Σ ‖y − ŷ‖² / (n·T), without the ridge, as ``torch.nn.functional.mse_loss`` counts.
-    iterations : int
-        Newton models built on the way to this minimum.
-    converged : bool
-        ``gradient_norm`` is at most the tolerance, no Hessian eigenvalue is negative beyond
-        rounding (a local minimum, not a saddle), and the fit has not diverged.
-    gradient_norm : float
-        ‖Π ∂F/∂W‖ / ‖∂F/∂W at W = 0‖, Frobenius norms, Π the orthogonal projection on the tangent
-        space of the class at W. It depends on W alone: not on the factorization, not on units.
-    smallest_hessian_eigenvalue : float
-        Of the reduced Hessian (B eliminated, gauge removed), divided by its largest in magnitude;
-        measured in the solver's frame, so only its sign is intrinsic. NaN if no kernel can move,
-        for a closed form and for networks, whose second derivative is not formed.
-    losses : tuple of float
-        F at the end of each random start.
-    share_of_starts_at_best : float
-        Fraction of the random starts whose loss is within ``SAME_LOSS``·loss of the best found
-        (plus 1e-12 of the loss at W = 0, which matters for noiseless data only).
-    origin : str
-        What found the best: ``"random 3"``, ``"spectral 0"``, ``"exchange 0"``, ``"closed form"``.
-    cancellation : float
-        Σ_r ‖a_r‖‖b_r‖ / ‖W‖ over rank-one terms; large where terms nearly cancel.
-    diverged : bool
-        The class is not closed (CP) and ``cancellation`` is beyond 1000: factors grow without bound
-        while the loss creeps down, and a minimum may not exist. The gradient also vanishes along
-        such a path, so a small ``gradient_norm`` does not contradict it.
-    format : str
-    ranks : tuple of int
-    ridge : float
-    """
-
-    weight: Tensor
-    bias: Tensor
-    factors: tuple[Tensor, ...]
-    loss: float
-    mse: float
-    iterations: int
-    converged: bool
-    gradient_norm: float
-    smallest_hessian_eigenvalue: float
-    losses: tuple[float, ...]
-    share_of_starts_at_best: float
-    origin: str
-    cancellation: float
-    diverged: bool
-    format: str
-    ranks: tuple[int, ...]
-    ridge: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +45,7 @@ def fit(
     *,
     ridge: float = 0.0,
     starts: int = 10,
-    exchanges: int = 5,
+    exchanges: int | None = None,
     seed: int = 0,
     max_iterations: int = 200,
     tolerance: float = 1e-10,
@@ -126,7 +58,7 @@ def fit(
     *,
     ridge: float = 0.0,
     starts: int = 10,
-    exchanges: int = 5,
+    exchanges: int | None = None,
     seed: int = 0,
     max_iterations: int = 200,
     tolerance: float = 1e-10,
@@ -140,7 +72,7 @@ def fit(
     *,
     ridge: float = 0.0,
     starts: int = 10,
-    exchanges: int = 5,
+    exchanges: int | None = None,
     seed: int = 0,
     max_iterations: int = 200,
     tolerance: float = 1e-10,
@@ -167,8 +99,8 @@ def fit(
         starts from its present weights alone.
     exchanges : int
         Further descents, in rounds of five, from the best minimum so far with one kernel exchanged
-        for a random one. From R = 4 on they find lower minima than as many more starts would; at
-        R = 1 they are more starts. Networks have none.
+        for a random one; 5 by default. From R = 4 on they find lower minima than as many more
+        starts would; at R = 1 they are more starts. Networks have none.
     seed : int
         Master seed.
     max_iterations : int
@@ -185,8 +117,9 @@ def fit(
     Raises
     ------
     ValueError
-        If a rank is not attainable, the ridge is negative or too small for a singular Gram, or a
-        number of starts, exchanges or iterations is out of range.
+        If a rank is not attainable, the ridge is negative or too small for a singular Gram, a
+        number of starts, exchanges or iterations is out of range, or a network has no free weight
+        or more dimensions than the samples see.
     ShapeError
         If the statistics are not of the network's images and outputs.
 
@@ -196,24 +129,27 @@ def fit(
     an exact trust-region Newton method (Absil, Mahony and Sepulchre 2008) with the full second
     derivative. One more descent starts from the truncated whitened unconstrained solution. For
     uncompressed kernels that is the global optimum if the Gram is a Kronecker product or there is
-    one position, and then it is taken as it is. Networks: damped Gauss-Newton in their own weights.
+    one position, and then it is taken as it is. Networks: the same method in their own weights,
+    nothing eliminated.
     """
     _check_at_least("starts", starts, 0 if isinstance(format, nn.Module) else 1)
-    _check_at_least("exchanges", exchanges, 0)
+    _check_at_least("exchanges", exchanges or 0, 0)
     _check_at_least("max_iterations", max_iterations, 1)
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance}: a positive number is needed, such as 1e-10.")
     draws = Draws.of(statistics) if isinstance(statistics, Statistics) else statistics
     budget = _Budget(max_iterations, tolerance)
     if isinstance(format, nn.Module):
-        if ranks is not None or ridge != 0:
-            raise ValueError(f"A network takes no ranks and no ridge, given {ranks} and {ridge}.")
+        if ranks is not None or ridge != 0 or exchanges:
+            given = f"ranks={ranks}, ridge={ridge}, exchanges={exchanges}"
+            raise ValueError(f"A network takes no ranks, no ridge and no exchanges; given {given}.")
         fits = fit_network(draws, format, starts=starts, seed=seed, **vars(budget))
     else:
         _check_ridge(statistics, ridge)
         _, P, T = draws.shape
         kernels = kernel_format(format, () if ranks is None else ranks, draws.modes, P * T)
-        fits = _fit_format(draws, kernels, ridge, starts, exchanges, seed, budget)
+        rounds = _EXCHANGES if exchanges is None else exchanges
+        fits = _fit_format(draws, kernels, ridge, starts, rounds, seed, budget)
     return _single(statistics, fits) if isinstance(statistics, Statistics) else fits
 
 
@@ -326,7 +262,8 @@ def _fits(kernels: KernelFormat, search: Search, losses: Tensor, ridge: float) -
     best = search.best
     blocks = torch.stack([kernels.kernels(kernels.unpack(row)) for row in best.parameters])
     cancellation = _cancellation(kernels, blocks, best.weight)
-    diverged = (cancellation > _DIVERGED) & torch.tensor(not kernels.closed)
+    minimum = search.converged()
+    diverged = diverges(cancellation, minimum) & torch.tensor(not kernels.closed)
     at_best = torch.stack([search.reaches_best(value) for value in losses.unbind(1)], 1)
     return Fits(
         weight=best.weight,
@@ -334,7 +271,7 @@ def _fits(kernels: KernelFormat, search: Search, losses: Tensor, ridge: float) -
         loss=best.value,
         losses=losses,
         iterations=best.iterations,
-        converged=search.converged() & ~diverged,
+        converged=minimum & ~diverged,
         gradient_norm=best.gradient_norm,
         smallest_hessian_eigenvalue=best.lowest,
         share_of_starts_at_best=at_best.double().mean(1),

@@ -54,7 +54,7 @@ class Experiment:
 
 
 def experiment(
-    case: LawCase, *, samples: int, noise: float, replicates: int, seed: int
+    case: LawCase, *, dimension: int, samples: int, noise: float, replicates: int, seed: int
 ) -> Experiment:
     """Draw truth, design and noise of one case.
 
@@ -62,6 +62,8 @@ def experiment(
     ----------
     case
         The network.
+    dimension
+        Its :func:`krratio.intrinsic_dimension`.
     samples, noise
         n and σ; the outputs have variance 1 per output without noise.
     replicates
@@ -86,7 +88,6 @@ def experiment(
         modes=case.input_shape,
         generator=torch_stream(seed, "noise", *key),
     )
-    dimension = int(intrinsic_dimension(case.network, case.input_shape))
     chart, theta = network_chart(draws, network)
     assert theta is not None
     noises = draws.cross - gram @ weight[:, 0]
@@ -153,6 +154,7 @@ def measure_law(
         d = int(intrinsic_dimension(case.network, case.input_shape))
         found = experiment(
             case,
+            dimension=d,
             samples=samples_per_dimension * d,
             noise=noise,
             replicates=math.ceil(work / d),
@@ -199,15 +201,18 @@ def same_data(
     Returns
     -------
     DataFrame
-        ``difference``: max over draws of ‖W_K − W_R‖ / ‖W_R‖; ``ratio`` as in
-        :func:`measure_law`, whose fits these are.
+        ``difference``: max over draws of ‖W_K − W_R‖ over the error ‖W_R − W*‖ that the noise
+        leaves; ``parameters`` at that K, and the share of fits that converged.
     """
     rows = []
     for case in cases:
         d = int(intrinsic_dimension(case.network, case.input_shape))
         n = samples_per_dimension * d
-        found = experiment(case, samples=n, noise=noise, replicates=replicates, seed=seed)
+        found = experiment(
+            case, dimension=d, samples=n, noise=noise, replicates=replicates, seed=seed
+        )
         base = fit(found.draws, found.network, starts=0)
+        error = (base.weight - found.weight).flatten(1).norm(dim=1)
         bottleneck = _bottleneck(found.network)
         for ratio in ratios:
             wide = expanded(found.network, ratio * bottleneck, seed=seed)
@@ -218,7 +223,7 @@ def same_data(
                     "name": f"{case.family}: {case.name}",
                     "K/R": ratio,
                     "parameters": sum(p.numel() for p in wide.parameters()),
-                    "difference": float((gap / base.weight.flatten(1).norm(dim=1)).max()),
+                    "difference": float((gap / error).max()),
                     "converged": float(fits.converged.double().mean()),
                 }
             )
@@ -238,7 +243,7 @@ def equivalence(frame: pd.DataFrame, *, margin: float, level: float = 0.95) -> p
     ----------
     frame
         From :func:`measure_law`; rows of one family and name that differ in K/R are compared,
-        with independent noise.
+        with independent noise. One of each name has K/R = 1.
     margin
         Largest relative difference that counts as equal.
     level
@@ -249,10 +254,18 @@ def equivalence(frame: pd.DataFrame, *, margin: float, level: float = 0.95) -> p
     DataFrame
         ``difference`` with its interval (at 2·level − 1) and ``p``, the larger p-value of the two:
         equivalence is established where it is below 1 − level.
+
+    Raises
+    ------
+    ValueError
+        There are rows with K/R > 1 and none with K/R = 1 to compare them with.
     """
     rows = []
     for (family, name), part in frame.groupby(["family", "name"], sort=False):
         base = part[part["K/R"] == 1]
+        if base.empty:
+            ratios = sorted(part["K/R"])
+            raise ValueError(f"{family}: {name} has K/R = {ratios}; a row with K/R = 1 is needed.")
         for _, wide in part[part["K/R"] > 1].iterrows():
             one = base.iloc[0]
             spread = 2 * stats.norm.ppf(0.975)

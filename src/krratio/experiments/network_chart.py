@@ -5,6 +5,7 @@ that is what ``theory.adjoint`` computes; here many θ are multiplied out at onc
 rule gives first and second derivatives as matrix products.
 """
 
+import math
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -16,7 +17,7 @@ from krratio.experiments.charts import Local
 from krratio.experiments.draws import Draws
 from krratio.experiments.seeds import torch_stream
 from krratio.networks.graph import INPUT, Graph
-from krratio.networks.layers import BatchNorm, Layer, Shape, Sum
+from krratio.networks.layers import BatchNorm, Conv, Layer, Shape, Sum
 from krratio.theory.adjoint import FORWARD
 
 __all__ = ["NetworkChart"]
@@ -85,6 +86,8 @@ class NetworkChart:
 
     def _generic_rank(self) -> int:
         """Rank of ∂W/∂θ at a random θ, which is the largest that it has anywhere."""
+        if not self.size:
+            return 0
         theta = torch.randn(1, self.size, generator=torch_stream(0, "rank"), dtype=torch.float64)
         squares = torch.linalg.svdvals(self.jacobian(theta)[0]).square()
         return int((squares > _GAUGE * squares[0]).sum())
@@ -100,6 +103,33 @@ class NetworkChart:
         for name, place in self.places.items():
             theta[place] = own[name].detach().to(torch.float64).flatten()
         return theta
+
+    def random(self, count: int, generator: torch.Generator) -> Tensor:
+        """θ (count, N) with entries of variance 1 / fan-in."""
+        theta = torch.empty(count, self.size, dtype=torch.float64)
+        for use in self.uses:
+            fan_in = use.basis.flatten(1).count_nonzero() / use.basis.shape[1]
+            size = count, use.place.stop - use.place.start
+            drawn = torch.randn(*size, generator=generator, dtype=torch.float64)
+            theta[:, use.place] = drawn / fan_in.clamp_min(1).sqrt()
+        return theta
+
+    def cancellation(self, theta: Tensor) -> Tensor:
+        """Σ_g ‖W_g‖ / ‖W‖ (S,) over the groups g of the grouped convolution where it is largest.
+
+        W_g is what passes through one group. Networks without one have the single term W.
+        """
+        matrices = self._matrices(theta)
+        values, cotangents = self._values(matrices, INPUT), self._cotangents(matrices, len(theta))
+        whole = values[self.graph.output].expand(len(theta), -1, -1).flatten(1).norm(dim=1)
+        largest = torch.ones(len(theta), dtype=torch.float64)
+        for i, node in enumerate(self.graph.nodes):
+            if isinstance(node.layer, Conv) and node.layer.groups > 1 and i in cotangents:
+                pulled = (cotangents[i] @ matrices[i]).unflatten(2, (node.layer.groups, -1))
+                entering = values[node.inputs[0]].unflatten(-2, (node.layer.groups, -1))
+                terms = (pulled.transpose(1, 2) @ entering).flatten(2).norm(dim=2).sum(1)
+                largest = torch.maximum(largest, terms / whole.clamp_min(1e-300))
+        return torch.where(whole > 0, largest, 1.0)
 
     def enter(self, theta: Tensor) -> Tensor:
         """θ as it is."""
@@ -179,7 +209,7 @@ class NetworkChart:
 
     def _values(self, matrices: dict[int, Tensor], source: int) -> dict[int, Tensor]:
         """Each node's value as a function of the value of ``source``, behind which it lies."""
-        size = _volume(self.graph.shape(source))
+        size = math.prod(self.graph.shape(source))
         values = {source: torch.eye(size, dtype=torch.float64)}
         for i in range(source + 1, len(self.graph.nodes)):
             node = self.graph.nodes[i]
@@ -276,7 +306,7 @@ def _matrix(layer: Layer, shape: Shape) -> Tensor:
     if isinstance(layer, BatchNorm):
         layer = _with(layer, mean=torch.zeros_like(layer.mean))
     layer = layer.map_weights(lambda w: w.detach().cpu().to(torch.float64))
-    eye = torch.eye(_volume(shape), dtype=torch.float64).reshape(-1, *shape)
+    eye = torch.eye(math.prod(shape), dtype=torch.float64).reshape(-1, *shape)
     return FORWARD[type(layer)](layer, eye).flatten(1).mT.contiguous()
 
 
@@ -291,16 +321,9 @@ def _check_size(graph: Graph, own: set[int], max_bytes: int) -> None:
         weight = node.layer.weights().get("weight")
         if weight is not None and id(weight) in own:
             source = graph.shape(node.inputs[0])
-            size += 8 * weight.numel() * _volume(source) * _volume(node.shape)
+            size += 8 * weight.numel() * math.prod(source) * math.prod(node.shape)
     if size > max_bytes:
         raise MemoryLimitError(
             f"the layers' matrices take {size:,} bytes, above max_bytes = {max_bytes:,}; fit a "
             "smaller network or smaller images, or train it with krratio.train"
         )
-
-
-def _volume(shape: Shape) -> int:
-    volume = 1
-    for side in shape:
-        volume *= side
-    return volume

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from krratio.errors import KrratioError, ShapeError
-from krratio.experiments.descent import Ends, descend
+from krratio.experiments.descent import Ends, descend, is_minimum
 from krratio.experiments.draws import Draws
-from krratio.experiments.fits import Fits
+from krratio.experiments.fits import Fits, diverges
 from krratio.experiments.network_chart import NetworkChart
 from krratio.experiments.search import best_of
-from krratio.experiments.seeds import stream
+from krratio.experiments.seeds import torch_stream
 from krratio.networks.trace import trace
 from krratio.theory.own import own_parameters
 
@@ -61,35 +61,56 @@ def fit_network(
     max_iterations: int,
     tolerance: float,
 ) -> Fits:
-    """Fit every draw; see :func:`krratio.fit`."""
+    """Fit every draw; see :func:`krratio.fit`.
+
+    Raises
+    ------
+    ValueError
+        The network has no free weight, or more dimensions than the samples of a draw see.
+    """
     chart, present = network_chart(draws, model)
+    if not chart.size:
+        raise ValueError("The network has no free weight, so that there is nothing to fit.")
+    _check_identified(draws, chart)
     if starts == 0:
         if present is None:
             raise KrratioError("starts=0 begins at the network's weights, which lie on meta")
         theta = present[None]
     else:
-        theta = torch.stack([_random(chart, seed, start) for start in range(starts)])
+        keys = [("fit", "network", start) for start in range(starts)]
+        theta = torch.cat([chart.random(1, torch_stream(seed, *key)) for key in keys])
     m, number = len(draws), len(theta)
     rows = torch.arange(m).repeat(number)
     theta = theta.repeat_interleave(m, 0)
-    together = max(1, _MEMORY // (8 * 4 * chart.size * (chart.size + chart.cross[0].numel())))
-    parts = [
-        descend(chart, some, which, max_iterations=max_iterations, tolerance=tolerance)
-        for some, which in zip(theta.split(together), rows.split(together), strict=True)
-    ]
+    work = 8 * 4 * chart.size * (chart.size + chart.cross[0].numel())
+    ends = descend(
+        chart,
+        theta,
+        rows,
+        max_iterations=max_iterations,
+        tolerance=tolerance,
+        together=max(1, _MEMORY // work),
+    )
     names = ("present weights",) if starts == 0 else [f"random {i}" for i in range(number)]
-    return _fits(draws, chart, Ends.concatenate(parts), list(names), tolerance)
+    return _fits(draws, chart, ends, list(names), tolerance)
 
 
-def _random(chart: NetworkChart, seed: int, start: int) -> Tensor:
-    """θ with entries of variance 1 / fan-in, keyed by (seed, start)."""
-    theta = torch.empty(chart.size, dtype=torch.float64)
-    generator = stream(seed, "fit", "network", start)
-    for use in chart.uses:
-        fan_in = use.basis.flatten(1).count_nonzero() / use.basis.shape[1]
-        entries = torch.from_numpy(generator.standard_normal(use.place.stop - use.place.start))
-        theta[use.place] = entries / math.sqrt(max(1.0, float(fan_in)))
-    return theta
+def _check_identified(draws: Draws, chart: NetworkChart) -> None:
+    """Refuse designs that do not see the tangent space at a random member: no minimum is unique."""
+    theta = chart.random(1, torch_stream(0, "identified"))
+    d, eps = chart.width, torch.finfo(torch.float64).eps
+    tangents = torch.linalg.svd(chart.jacobian(theta)[0], full_matrices=False)[0][:, :d]
+    tangents = tangents.reshape(chart.outputs, chart.features, d)
+    grams = draws.gram if draws.gram.ndim == 3 else draws.gram[None]
+    seen = sum(tangent.mT @ grams @ tangent for tangent in tangents)
+    assert isinstance(seen, Tensor)
+    values = torch.linalg.eigvalsh(seen)
+    ranks = (values > chart.features * eps * values[:, -1:]).sum(1)
+    if int(ranks.min()) < d:
+        raise ValueError(
+            f"The class has {d} dimensions, of which the samples see {int(ranks.min())}: its "
+            f"minimum is not unique. Give at least {d} samples, or inputs that span more."
+        )
 
 
 def _fits(
@@ -99,21 +120,21 @@ def _fits(
     values = ends.value.reshape(-1, m)
     chosen, origin, at_best = best_of(values, chart.totals(torch.arange(m)), names)
     place = chosen * m + torch.arange(m)
-    nan = torch.full((m,), torch.nan, dtype=torch.float64)
-    lowest = ends.lowest[place]
-    norm = ends.gradient_norm[place]
+    theta, norm, lowest = ends.theta[place], ends.gradient_norm[place], ends.lowest[place]
+    cancellation, minimum = chart.cancellation(theta), is_minimum(norm, lowest, tolerance)
+    diverged = diverges(cancellation, minimum)
     return Fits(
         weight=ends.weight[place],
-        parameters=ends.theta[place],
+        parameters=theta,
         loss=values.gather(0, chosen[None])[0],
         losses=values.mT.contiguous(),
         iterations=ends.iterations[place],
-        converged=(norm <= tolerance) & ~(lowest < -1e-8),
+        converged=minimum & ~diverged,
         gradient_norm=norm,
         smallest_hessian_eigenvalue=lowest,
         share_of_starts_at_best=at_best.double().mean(0),
-        cancellation=nan,
-        diverged=torch.zeros(m, dtype=torch.bool),
+        cancellation=cancellation,
+        diverged=diverged,
         origin=origin,
         format="network",
         ranks=(),

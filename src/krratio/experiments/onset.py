@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from krratio.experiments.draws import Draws
-from krratio.experiments.estimators import fit
+from krratio.experiments.estimators import SAME_LOSS, fit
 from krratio.experiments.intervals import mean_interval
 from krratio.experiments.law_cases import LawCase, true_weight, with_truth
 from krratio.experiments.seeds import torch_stream
@@ -44,8 +44,7 @@ def random_designs(
     D, _, T = weight.shape
     X = torch.randn(draws, samples, D, generator=generator, dtype=torch.float64)
     errors = torch.randn(draws, samples, T, generator=generator, dtype=torch.float64)
-    Y = X @ weight[:, 0] + noise * errors
-    return Draws(X.mT @ X / samples, X.mT @ Y / samples, Y.square().mean(1), tuple(modes), 1)
+    return Draws.from_data(X, X @ weight[:, 0] + noise * errors, modes=modes)
 
 
 def onset(
@@ -55,6 +54,9 @@ def onset(
     replicates: int,
     noise: float,
     seed: int,
+    searches: int = 0,
+    starts: int = 10,
+    searched: float = 3.0,
 ) -> pd.DataFrame:
     """Mean of n · err² / (σ² d) in the sample and out of it, against n / d.
 
@@ -70,13 +72,18 @@ def onset(
         σ, at outputs of variance 1.
     seed
         Master seed.
+    searches, starts, searched
+        Of the first ``searches`` designs at n ≤ ``searched`` · d the best of so many random starts
+        as well: what least squares proper gives, as far as a search can tell.
 
     Returns
     -------
     DataFrame
         ``in_sample`` and ``out_of_sample`` with 95 % intervals, ``linear``: n / (n − d − 1), the
         exact expectation of the latter for a linear class of dimension d; ``log_rmse`` of in-sample
-        errors over σ with its standard error. Fits start at the truth.
+        errors over σ with its standard error. Fits start at the truth; ``searched`` is the mean in
+        the sample, with its interval, of the lowest loss of truth and random starts, and ``lower``
+        the share of designs where a random start ends below the truth's minimum.
     """
     rows = []
     for case in cases:
@@ -95,16 +102,28 @@ def onset(
                 generator=torch_stream(seed, "onset", *key),
             )
             fits = fit(draws, network, starts=0)
-            error = (fits.weight - weight)[:, :, 0]
-            inside = (error * (draws.gram @ error)).sum((1, 2)) * n / noise**2 / d
-            outside = error.square().sum((1, 2)) * n / noise**2 / d
+            inside, outside = _risks(fits.weight, weight, draws, n / noise**2 / d)
             row = {"name": f"{case.family}: {case.name}", "dimension": d, "n": n, "n/d": n / d}
             row |= mean_interval("in_sample", inside) | mean_interval("out_of_sample", outside)
+            if searches and multiple <= searched:
+                near, some = fits.weight[:searches], draws[:searches]
+                far = fit(some, network, starts=starts, seed=seed)
+                lower = far.loss < fits.loss[:searches] * (1 - SAME_LOSS)
+                best = torch.where(lower[:, None, None, None], far.weight, near)
+                risks = _risks(best, weight, some, n / noise**2 / d)[0]
+                row |= mean_interval("searched", risks) | {"lower": float(lower.double().mean())}
             row["linear"] = n / (n - d - 1) if n > d + 1 else math.nan
             row["log_rmse"] = float((inside.mean() * d / n).log() / 2)
             row["log_rmse_error"] = float(inside.std() / inside.mean() / 2 / replicates**0.5)
             rows.append(row | {"converged": float(fits.converged.double().mean())})
     return pd.DataFrame(rows)
+
+
+def _risks(fitted: Tensor, weight: Tensor, draws: Draws, scale: float) -> tuple[Tensor, Tensor]:
+    """Square errors (m,) in the sample and out of it, times a scale."""
+    error = (fitted - weight)[:, :, 0]
+    inside = (error * (draws.gram @ error)).sum((1, 2)) * scale
+    return inside, error.square().sum((1, 2)) * scale
 
 
 def rates(frame: pd.DataFrame, *, level: float = 0.95) -> pd.DataFrame:

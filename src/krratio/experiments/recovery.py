@@ -71,9 +71,7 @@ class Trials:
 
     def draws(self) -> Draws:
         """Their sufficient statistics."""
-        n, turned = self.samples, self.X.mT
-        total = self.y.square().mean(1)
-        return Draws(turned @ self.X / n, turned @ self.y / n, total, self.modes, 1)
+        return Draws.from_data(self.X, self.y, modes=self.modes)
 
     def seen(self, weight: Tensor) -> Tensor:
         """Outputs (…, m, n, T) of weights (…, m, T, D)."""
@@ -143,7 +141,7 @@ def draw_trials(
         Master seed. Two networks of different width share the designs, not the truths.
     """
     chart, D = _chart(network, modes), math.prod(modes)
-    theta = _random(chart, trials, torch_stream(seed, "recovery truth", samples))
+    theta = chart.random(trials, torch_stream(seed, "recovery truth", samples))
     norm = chart.weight(theta).flatten(1).norm(dim=1, keepdim=True)
     theta[:, chart.uses[0].place] *= math.sqrt(chart.outputs) / norm  # W is linear in one layer
     weight = chart.weight(theta)
@@ -199,7 +197,7 @@ def attempt(
     found, left = Attempts(weight, theta, error, residual), torch.arange(m)
     for start in range(number):
         key = "recovery start", trials.samples, start
-        begin = _random(chart, m, torch_stream(seed, *key)) if starts else trials.theta
+        begin = chart.random(m, torch_stream(seed, *key)) if starts else trials.theta
         _descend(found, start, chart, trials, begin[left], left, iterations)
         if until is not None:
             left = left[~getattr(found, until)[start, left]]
@@ -270,14 +268,3 @@ def _chart(network: nn.Module, modes: Shape) -> NetworkChart:
     gram, cross = torch.eye(D, dtype=torch.float64), torch.zeros(1, D, T, dtype=torch.float64)
     total = torch.ones(1, T, dtype=torch.float64)
     return network_chart(Draws(gram, cross, total, tuple(modes), 1), network)[0]
-
-
-def _random(chart: NetworkChart, count: int, generator: torch.Generator) -> Tensor:
-    """θ (count, N) with entries of variance 1 / fan-in."""
-    theta = torch.empty(count, chart.size, dtype=torch.float64)
-    for use in chart.uses:
-        fan_in = use.basis.flatten(1).count_nonzero() / use.basis.shape[1]
-        size = count, use.place.stop - use.place.start
-        theta[:, use.place] = torch.randn(*size, generator=generator, dtype=torch.float64)
-        theta[:, use.place] /= fan_in.clamp_min(1).sqrt()
-    return theta

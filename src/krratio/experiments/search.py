@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from krratio.experiments.charts import Chart, FreeChart
-from krratio.experiments.descent import CURVATURE, Ends, descend
+from krratio.experiments.descent import Ends, descend, is_minimum
 from krratio.experiments.kernels import KernelFormat
 from krratio.experiments.reduced import Problem
 from krratio.experiments.seeds import stream
@@ -113,9 +113,7 @@ class Search:
 
     def converged(self) -> Tensor:
         """Whether the best ones (m,) are minima to the tolerance, to second order."""
-        best = self.best
-        saddle: Tensor = best.lowest < -CURVATURE  # NaN where no kernel can move
-        return (best.gradient_norm <= self.tolerance) & ~saddle
+        return is_minimum(self.best.gradient_norm, self.best.lowest, self.tolerance)
 
     def _record(self, origin: str, ends: Ends, first: int) -> None:
         rows = slice(first, first + self.draws)

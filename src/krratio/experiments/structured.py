@@ -22,9 +22,11 @@ _DAMPING = 1e-3  # below this fraction the step is measured in θ, not in the ke
 class StructuredChart:
     """Kernels A(θ) in the original frame; steps are measured by how far they move range(A).
 
-    With A orthonormal in the whitened frame, dX = (I − AAᵀ) ∂A/∂θ dθ is that movement. If its
-    squared length is dθᵀ V diag(s²) Vᵀ dθ, coordinates are z = diag(s) Vᵀ dθ. Directions with s = 0
-    are gauge and get no step.
+    With A orthonormal in the whitened frame, dX = (I − AAᵀ) ∂A/∂θ dθ is that movement. Along the
+    directions of θ that leave the format's own gauge out (:mod:`~krratio.experiments.directions`),
+    dθ = D u, its squared length is uᵀMu, and coordinates are z = Cᵀu with CCᵀ = M up to damping.
+    Where M is singular all the same, z are scaled eigenvectors, and those that do not move the
+    range get no step.
     """
 
     def __init__(self, kernels: KernelFormat, problem: Problem) -> None:

@@ -33,7 +33,14 @@ def cone_dimension(
         Master seed.
     members
         Gaussian matrices that are drawn.
+
+    Raises
+    ------
+    ValueError
+        The rank is not between 0 and K, or K above L or P.
     """
+    if not 0 <= rank <= K <= min(L, P):
+        raise ValueError(f"rank={rank}, K={K}: 0 ≤ rank ≤ K ≤ min(L, P) = {min(L, P)} is needed.")
     smooth = rank * (L + P - rank)
     if rank == K:
         return float(smooth), 0.0

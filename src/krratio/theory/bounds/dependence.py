@@ -55,17 +55,23 @@ def var1_spectral_bounds(
     Raises
     ------
     ValueError
-        The shapes differ, the process is not stationary, S is not positive definite, or the process
-        is so close to a unit root that a million frequencies do not resolve it.
+        A number is NaN or infinite, the shapes differ, the process is not stationary, S is not
+        symmetric and positive definite, or the process is so close to a unit root that a million
+        frequencies do not resolve it.
     """
     A, S = (np.asarray(m, dtype=np.float64) for m in (transition, innovations))
+    for name, matrix in (("transition", A), ("innovations", S)):
+        if not np.isfinite(matrix).all():
+            raise ValueError(f"{name} holds NaN or infinity; finite numbers are needed.")
     if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape != S.shape:
         raise ValueError(f"transition {A.shape} and innovations {S.shape}: equal squares needed.")
     radius = float(np.abs(np.linalg.eigvals(A)).max())
     if not radius < 1:
         raise ValueError(f"transition has spectral radius {radius:.4g}; below 1 is needed.")
+    if np.abs(S - S.T).max() > 1e-9 * np.abs(S).max():
+        raise ValueError("innovations are not symmetric; a covariance is.")
     spread = np.linalg.eigvalsh((S + S.T) / 2)
-    if not (np.allclose(S, S.T) and spread[0] > 0):
+    if not spread[0] > 0:
         raise ValueError(f"innovations: smallest eigenvalue {spread[0]:.4g}; above 0 is needed.")
     steps = _STEPS
     while steps <= _FINEST:
@@ -82,8 +88,9 @@ def var1_spectral_bounds(
 def law_factor(*, covariates: Numbers, noise: Numbers) -> NDArray[np.float64]:
     """Factor on the law d sigma^2 / n when covariates and noise are AR(1), independent of another.
 
-    (1 + rho_x rho_e) / (1 - rho_x rho_e): the sum over lags of the product of autocorrelations. If
-    either is white it is one. (1 + rho) / (1 - rho) holds for a constant regressor only.
+    (1 + rho_x rho_e) / (1 - rho_x rho_e): the sum over lags of the product of autocorrelations, for
+    covariates of mean zero that share rho_x, and for errors in the sample. If either is white it is
+    one. A constant regressor, such as an intercept, has the factor (1 + rho_e) / (1 - rho_e).
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ __all__ = ["frozen_cp", "frozen_matrix", "frozen_tt", "frozen_tucker"]
 
 
 def frozen_matrix(*, L: int, K: int, P: int) -> int:
-    """Dimension of the largest linear space in the L x P matrices of rank min(K, L, P) = r.
+    """Dimension of the largest linear space in the L x P matrices of rank at most r = min(K, L, P).
 
     r max(L, P): kernels or position weights frozen. No linear space of such matrices is larger
     (Flanders 1962).

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from krratio.theory.bounds.checks import Numbers, positive, probability
+from krratio.theory.bounds.checks import Numbers, at_least, positive, probability
 from krratio.theory.bounds.upper import isometry
 
 __all__ = ["error_bound", "sample_size"]
@@ -21,8 +21,9 @@ def error_bound(
     noise: Numbers,
     confidence: Numbers = 0.95,
     kind: Kind = "law",
+    factors: int = 3,
 ) -> NDArray[np.float64]:
-    """RMS excess prediction error at n samples.
+    """RMS excess prediction error at n samples: in the sample, the square summed over outputs.
 
     Parameters
     ----------
@@ -31,16 +32,20 @@ def error_bound(
         that is of the class at doubled ranks. ``"lower"``: the dimension of a linear space in the
         class (:func:`frozen_matrix` and its like).
     n
-        Samples.
+        Samples; for ``"law"`` and ``"lower"`` at least `dimension`, since fewer do not see it.
     noise
-        Standard deviation sigma of the noise.
+        Standard deviation sigma of the noise, Gaussian and independent.
     confidence
         Probability with which the error stays below ``"law"`` and ``"upper"``; ``"lower"`` is a
         bound on the root mean square and does not depend on it.
     kind
         ``"law"``: n err^2 / sigma^2 is chi-squared with `dimension` degrees of freedom, exactly for
-        linear classes, in the limit for smooth points of others. ``"upper"``: holds for every n
-        (:func:`isometry`). ``"lower"``: no estimator is better over the whole class.
+        linear classes, in the limit for smooth points of others. ``"upper"``: for every n, for the
+        global minimum over matrices, Tucker tensors or tensor trains, if the Gram is the identity
+        on them (:func:`isometry`). ``"lower"``: no estimator is better over the whole class.
+    factors
+        h of :func:`isometry`, for ``"upper"``: 3 for matrices, 1 + number of factors for Tucker,
+        number of cores for tensor trains.
 
     Returns
     -------
@@ -50,11 +55,13 @@ def error_bound(
     Raises
     ------
     ValueError
-        A number is NaN, infinite, zero or negative, the confidence is not between 0 and 1, or the
-        kind is unknown.
+        A number is NaN, infinite, zero or negative, n is below the dimension, the confidence is not
+        between 0 and 1, or the kind is unknown.
     """
-    unit = _unit(dimension, confidence, kind)
-    error: NDArray[np.float64] = positive("noise", noise) * unit / np.sqrt(positive("n", n))
+    unit, n = _unit(dimension, confidence, kind, factors), positive("n", n)
+    if kind != "upper":
+        n = at_least("n", n, dimension, "the dimension")
+    error: NDArray[np.float64] = positive("noise", noise) * unit / np.sqrt(n)
     return error
 
 
@@ -65,12 +72,13 @@ def sample_size(
     error: Numbers,
     confidence: Numbers = 0.95,
     kind: Kind = "law",
+    factors: int = 3,
 ) -> NDArray[np.float64]:
     """Samples at which :func:`error_bound` equals `error`; its inverse, not rounded.
 
     Parameters
     ----------
-    dimension, noise, confidence, kind
+    dimension, noise, confidence, kind, factors
         As in :func:`error_bound`.
     error
         RMS excess prediction error, in the units of `noise`.
@@ -78,20 +86,28 @@ def sample_size(
     Raises
     ------
     ValueError
-        As :func:`error_bound`.
+        As :func:`error_bound`; where the error is so large that fewer samples than dimensions
+        would do, neither the law nor the lower bound says how many.
     """
-    unit = _unit(dimension, confidence, kind)
-    samples: NDArray[np.float64] = (positive("noise", noise) * unit) ** 2
-    return np.asarray(samples / positive("error", error) ** 2)
+    unit = positive("noise", noise) * _unit(dimension, confidence, kind, factors)
+    error = positive("error", error)
+    if kind != "upper":
+        largest = unit / np.sqrt(positive("dimension", dimension))
+        if bool((error > largest * (1 + 1e-12)).any()):
+            raise ValueError(
+                f"error={float(error.max()):.4g}: at most {float(largest.min()):.4g} is needed, "
+                f"that of n = dimension, where kind={kind!r} begins to hold."
+            )
+    return np.asarray((unit / error) ** 2)
 
 
-def _unit(dimension: Numbers, confidence: Numbers, kind: Kind) -> NDArray[np.float64]:
+def _unit(dimension: Numbers, confidence: Numbers, kind: Kind, factors: int) -> NDArray[np.float64]:
     """Error at one sample and noise one."""
     d, level = positive("dimension", dimension), probability("confidence", confidence)
     if kind == "law":
         return np.asarray(np.sqrt(stats.chi2.ppf(level, d)))
     if kind == "upper":
-        return isometry(d, n=1, noise=1, confidence=level)
+        return isometry(d, n=1, noise=1, confidence=level, factors=factors)
     if kind == "lower":
         return np.asarray(np.sqrt(d))
     raise ValueError(f"kind={kind!r}: 'law', 'upper' or 'lower' is needed.")

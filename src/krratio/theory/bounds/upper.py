@@ -1,13 +1,13 @@
 """Upper bounds from coverings, with their constants.
 
 Let D be the class of differences of two members: the same format with *doubled* ranks. A member of
-norm at most one is a product of h factors, of which all but one are orthonormal and one carries the
-norm (h = 3 for a matrix U S V, one more than the compressed modes for Tucker, the number of cores
-for a tensor train). Nets of radius eta / h for the factors make a net of radius eta of D with at
-most (3 h / eta)^c members, c the covering exponent of the doubled ranks that
-:mod:`krratio.theory.counts` gives. What is left between a member and its neighbour in the net
-telescopes into h members of D with norm at most eta / h each, since each term differs from one of
-D in one factor only. So a supremum over D is at most its maximum over the net over 1 - eta.
+norm one is a product of h factors, of which all but one are orthonormal and one has norm one (h = 3
+for a matrix U S V, one more than the compressed modes for Tucker, the number of cores for a tensor
+train). Nets of radius eta / h for these sets of factors make a net of radius eta of the unit sphere
+of D, of members of norm one, at most (3 h / eta)^c of them, c the covering exponent of the doubled
+ranks that :mod:`krratio.theory.counts` gives. What is left between a member and its neighbour in
+the net telescopes into h members of D with norm at most eta / h each, since each term differs from
+one of D in one factor only. So a supremum over D is at most its maximum over the net over 1 - eta.
 CP terms can cancel, so that their factors have no such bound: cover CP as the Tucker format that
 contains it.
 """
@@ -15,7 +15,7 @@ contains it.
 import numpy as np
 from numpy.typing import NDArray
 
-from krratio.theory.bounds.checks import Numbers, positive, probability
+from krratio.theory.bounds.checks import Numbers, at_least, positive, probability
 from krratio.theory.counts.values import size
 
 __all__ = ["design_size", "fixed_design", "isometry", "operator_norm"]
@@ -119,19 +119,27 @@ def fixed_design(
     base: float = 9.0,
     confidence: Numbers = 0.95,
 ) -> NDArray[np.float64]:
-    """The same for any fixed design and any class, at the price of a logarithm of its rank.
+    """The same for any fixed design, at the price of a logarithm of its rank.
 
     Parameters
     ----------
     exponent, n, noise, confidence
         As in :func:`isometry`.
     rank
-        Rank of the design, at most min(n, ambient dimension).
+        Rank of the design, at most n and at most the ambient dimension.
     condition
-        Largest over smallest ratio of design norm to Frobenius norm on D, squared. It is finite
-        only on W_X where patches overlap: on W the smallest is zero.
+        Largest over smallest ratio of design norm to Frobenius norm, squared: at least 1. The
+        smallest on D; the largest too where the rest telescopes (matrices, Tucker, tensor trains),
+        and else on differences of members of D; the condition number of the Gram bounds both. It
+        is finite only on W_X where patches overlap: on W the smallest is zero.
     base
-        a of the covering; 3 h for h factors.
+        a of the covering, (a / eta)^c members for radius eta; 3 h for h factors.
+
+    Raises
+    ------
+    ValueError
+        A number is not positive or not finite, the rank exceeds n, the condition is below 1 or the
+        base below 3, or the confidence is not between 0 and 1.
 
     Notes
     -----
@@ -140,10 +148,14 @@ def fixed_design(
     norm at most sigma (sqrt(rank) + sqrt(2 log 2/delta)) with probability 1 - delta/2. Derived.
     """
     c, n, noise = positive("exponent", exponent), positive("n", n), positive("noise", noise)
-    rank, kappa = positive("rank", rank), np.sqrt(positive("condition", condition))
+    rank = positive("rank", rank)
+    n = at_least("n", n, rank, "rank of the design")
+    kappa = np.sqrt(at_least("condition", condition, 1, "one"))
     tail = np.log(2 / (1 - probability("confidence", confidence)))
     eta = 1 / np.sqrt(rank)
-    net = (1 + eta) * np.sqrt(2 * (c * np.log(positive("base", base) * kappa / eta) + tail))
+    net = (1 + eta) * np.sqrt(
+        2 * (c * np.log(at_least("base", base, 3, "one factor's") * kappa / eta) + tail)
+    )
     rest = eta * (np.sqrt(rank) + np.sqrt(2 * tail))
     bound: NDArray[np.float64] = 2 * noise * (net + rest) / np.sqrt(n)
     return bound
@@ -173,6 +185,12 @@ def design_size(
     factors
         h, as in :func:`isometry`.
 
+    Raises
+    ------
+    ValueError
+        A number is not positive or not finite, the ratio is below 1, or the confidence is not
+        between 0 and 1.
+
     Notes
     -----
     Net of radius 1/8, (24 h)^c members. For each, the mean square over n samples is chi^2_n / n,
@@ -185,7 +203,7 @@ def design_size(
     """
     c = positive("exponent", exponent)
     tail = np.log(2 / (1 - probability("confidence", confidence)))
-    finer = np.sqrt(positive("spectral_ratio", spectral_ratio))
+    finer = np.sqrt(at_least("spectral_ratio", spectral_ratio, 1, "one"))
     log_net = np.log(3 * size("factors", factors) * finer / _DESIGN_RADIUS)
     bound: NDArray[np.float64] = 2 / _DEVIATION**2 * (c * log_net + tail)
     return bound
