@@ -25,9 +25,8 @@ def exercise_1():
     # t with 5 degrees of freedom: a normal over the root of a mean square of five; variance 5/3.
     heavy = normal("t", 400, n) / normal("chi", 400, n, 5).square().mean(-1).sqrt()
     noise = 0.1 * heavy / np.sqrt(5 / 3)
-    cross = gram @ truth.reshape(-1) + noise @ X / n
-    total = torch.ones(len(noise), 1, dtype=torch.float64)
-    draws = kr.Draws(gram, cross[..., None], total, (L,), P)
+    outputs = X @ truth.reshape(-1) + noise  # (400, n)
+    draws = kr.Draws.from_data(X, outputs[..., None], modes=(L,), positions=P)
     error = kr.fit(draws, "matrix", rank, starts=2, exchanges=0).weight[..., 0] - truth
     risks = ((error.flatten(1) @ gram) * error.flatten(1)).sum(1) * n / 0.01
     assert abs(float(risks.mean()) - d) < 4 * float(risks.std()) / 20

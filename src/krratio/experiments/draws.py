@@ -126,7 +126,9 @@ class Draws:
         return cls(gram, cross, total, statistics[0].modes, statistics[0].positions)
 
     @classmethod
-    def from_data(cls, X: Tensor, Y: Tensor, *, modes: tuple[int, ...]) -> "Draws":
+    def from_data(
+        cls, X: Tensor, Y: Tensor, *, modes: tuple[int, ...], positions: int = 1
+    ) -> "Draws":
         """Regressions of Y on X as they are, without intercepts.
 
         Parameters
@@ -135,8 +137,8 @@ class Draws:
             (n, F) float64, one design for all, or (m, n, F).
         Y : Tensor
             (m, n, T) float64.
-        modes : tuple of int
-            Modes of the F features, channels first; one position.
+        modes, positions : tuple of int, int
+            Kernel modes, channels first, and P; their product is F.
 
         Raises
         ------
@@ -149,7 +151,7 @@ class Draws:
                 "(m, n, T) with n ≥ 1 are needed."
             )
         n = Y.shape[1]
-        return cls(X.mT @ X / n, X.mT @ Y / n, Y.square().mean(1), tuple(modes), 1)
+        return cls(X.mT @ X / n, X.mT @ Y / n, Y.square().mean(1), tuple(modes), positions)
 
     @classmethod
     def gaussian(

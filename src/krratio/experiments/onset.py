@@ -82,8 +82,9 @@ def onset(
         ``in_sample`` and ``out_of_sample`` with 95 % intervals, ``linear``: n / (n − d − 1), the
         exact expectation of the latter for a linear class of dimension d; ``log_rmse`` of in-sample
         errors over σ with its standard error. Fits start at the truth; ``searched`` is the mean in
-        the sample, with its interval, of the lowest loss of truth and random starts, and ``lower``
-        the share of designs where a random start ends below the truth's minimum.
+        the sample, with its interval, where the lowest of the minima found counts,
+        ``next_to_truth`` that of the truth's minimum on the same designs, and ``lower`` the share
+        of them where a random start ends below it.
     """
     rows = []
     for case in cases:
@@ -112,6 +113,7 @@ def onset(
                 best = torch.where(lower[:, None, None, None], far.weight, near)
                 risks = _risks(best, weight, some, n / noise**2 / d)[0]
                 row |= mean_interval("searched", risks) | {"lower": float(lower.double().mean())}
+                row["next_to_truth"] = float(inside[:searches].mean())
             row["linear"] = n / (n - d - 1) if n > d + 1 else math.nan
             row["log_rmse"] = float((inside.mean() * d / n).log() / 2)
             row["log_rmse_error"] = float(inside.std() / inside.mean() / 2 / replicates**0.5)
