@@ -119,14 +119,18 @@ class NetworkChart:
 
         W_g is what passes through one group. Networks without one have the single term W.
         """
+        layers = [(i, node.layer) for i, node in enumerate(self.graph.nodes)]
+        grouped = [(i, c.groups) for i, c in layers if isinstance(c, Conv) and c.groups > 1]
+        largest = torch.ones(len(theta), dtype=torch.float64)
+        if not grouped:
+            return largest
         matrices = self._matrices(theta)
         values, cotangents = self._values(matrices, INPUT), self._cotangents(matrices, len(theta))
         whole = values[self.graph.output].expand(len(theta), -1, -1).flatten(1).norm(dim=1)
-        largest = torch.ones(len(theta), dtype=torch.float64)
-        for i, node in enumerate(self.graph.nodes):
-            if isinstance(node.layer, Conv) and node.layer.groups > 1 and i in cotangents:
-                pulled = (cotangents[i] @ matrices[i]).unflatten(2, (node.layer.groups, -1))
-                entering = values[node.inputs[0]].unflatten(-2, (node.layer.groups, -1))
+        for i, groups in grouped:
+            if i in cotangents:
+                pulled = (cotangents[i] @ matrices[i]).unflatten(2, (groups, -1))
+                entering = values[self.graph.nodes[i].inputs[0]].unflatten(-2, (groups, -1))
                 terms = (pulled.transpose(1, 2) @ entering).flatten(2).norm(dim=2).sum(1)
                 largest = torch.maximum(largest, terms / whole.clamp_min(1e-300))
         return torch.where(whole > 0, largest, 1.0)
