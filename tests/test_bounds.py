@@ -21,7 +21,7 @@ kinds = st.sampled_from(["law", "upper", "lower"])
 @given(
     d=st.floats(1, 1e4),
     noise=positive,
-    ratio=st.floats(1.001, 1e6),
+    ratio=st.floats(1, 1e6),
     confidence=st.floats(0.01, 0.999),
     kind=kinds,
     factors=st.integers(3, 6),
@@ -36,13 +36,18 @@ def test_sample_size_and_error_bound_are_inverse(d, noise, ratio, confidence, ki
 @pytest.mark.parametrize("kind", ["law", "lower"])
 def test_fewer_samples_than_dimensions_are_refused_in_both_directions(kind):
     """With n < d least squares interpolates: its error has n degrees of freedom, not d."""
-    with pytest.raises(ValueError, match="n=10: at least the dimension = 78 is needed"):
+    with pytest.raises(ValueError, match="n=10: at least dimension / outputs = 78 is needed"):
         kr.error_bound([5, 78], n=10, noise=1, kind=kind)
     largest = float(kr.error_bound(78, n=78, noise=1, kind=kind))
     assert kr.sample_size(78, noise=1, error=largest, kind=kind) == pytest.approx(78)
     with pytest.raises(ValueError, match=rf"error=2\.5: at most {largest:.4g} is needed"):
         kr.sample_size(78, noise=1, error=[0.1, 2.5], kind=kind)
     assert kr.sample_size(78, noise=1, error=100, kind="upper") < 78
+    # With ten outputs 50 dimensions are seen by 5 samples.
+    error = kr.error_bound(50, n=40, noise=1, kind=kind, outputs=10)
+    assert kr.sample_size(50, noise=1, error=error, kind=kind, outputs=10) == pytest.approx(40)
+    with pytest.raises(ValueError, match="at least dimension / outputs = 5 is needed"):
+        kr.error_bound(50, n=4, noise=1, kind=kind, outputs=10)
 
 
 def test_more_factors_make_the_upper_bound_larger():
@@ -128,7 +133,8 @@ def ar1(rho, shape, generator):
 
 
 @pytest.mark.parametrize(
-    ("covariates", "noise", "factor"), [(0.7, 0.7, 2.92), (0.7, 0, 1), (0, 0.7, 1)]
+    ("covariates", "noise", "factor"),
+    [(0.7, 0.7, 2.92), (0.7, -0.7, 0.342), (0.7, 0, 1), (0, 0.7, 1)],
 )
 def test_dependence_costs_only_where_both_are_dependent(covariates, noise, factor):
     assert kr.bounds.law_factor(covariates=covariates, noise=noise) == pytest.approx(
@@ -225,10 +231,41 @@ def test_all_bounds_are_monotone():
     assert levels == sorted(levels)
 
 
+@pytest.mark.parametrize(("delta", "h", "c"), [(0.05, 3, 78), (0.001, 4, 7)])
+def test_the_constants_are_those_of_the_proofs(delta, h, c):
+    """Every bound written out once more, at two confidences, classes and designs."""
+    n, sigma, log = 900, 1.7, math.log
+    options = {"noise": sigma, "confidence": 1 - delta}
+    net = math.sqrt(2 * (c * log(3 * h * 16) + log(1 / delta)) / n)
+    assert kr.bounds.isometry(c, n=n, factors=h, **options) == pytest.approx(
+        2 * sigma * net * 16 / 15, rel=1e-9
+    )
+    L, P, K = 9, 4, h - 2
+    width = math.sqrt(L) + math.sqrt(P) + math.sqrt(2 * log(1 / delta))
+    assert kr.bounds.operator_norm(L=L, P=P, K=K, n=n, **options) == pytest.approx(
+        2 * sigma * math.sqrt(2 * K) * width / 30, rel=1e-9
+    )
+    rank, condition = 16, h**2  # eta is 1/4, the root of the condition h
+    net = 1.25 * math.sqrt(2 * (c * log(9 * h * 4) + log(2 / delta)))
+    rest = 1 + math.sqrt(2 * log(2 / delta)) / 4
+    assert kr.bounds.fixed_design(
+        c, n=n, rank=rank, condition=condition, **options
+    ) == pytest.approx(2 * sigma * (net + rest) / 30, rel=1e-9)
+    for spectral_ratio in (1, 4):
+        finer = c * log(24 * h * math.sqrt(spectral_ratio))
+        assert kr.bounds.design_size(
+            c, confidence=1 - delta, spectral_ratio=spectral_ratio, factors=h
+        ) == pytest.approx(32 * (finer + log(2 / delta)), rel=1e-9)
+
+
 def test_neighbours():
     assert kr.bounds.convolutional_filter(filter_size=25) == 25
     assert kr.bounds.convolutional_filter(filter_size=25, outputs=16) == 41
     small, large = (kr.bounds.tensor_network_capacity(parameters=k, vertices=3) for k in (68, 92))
+    assert small == pytest.approx(2 * 68 * math.log(36) / math.log(2))
+    for vertices in (1, 3, 10, 1000):  # Warren: fewer than m points cannot be refused at this m
+        m = kr.bounds.tensor_network_capacity(parameters=50, vertices=vertices)
+        assert m > 50 * math.log2(4 * math.e * vertices * m / 50)
     assert large / small == pytest.approx(92 / 68)  # grows with K, where the dimension is flat
 
 
@@ -257,14 +294,22 @@ def test_other_refusals_name_what_was_given():
         kr.bounds.law_factor(covariates=1, noise=0)
     with pytest.raises(ValueError, match=r"n=nan"):
         kr.error_bound(5, n=float("nan"), noise=1)
-    with pytest.raises(ValueError, match=r"n=5: at least rank of the design = 9 is needed"):
-        kr.bounds.fixed_design(4, n=5, noise=1, rank=9)
     with pytest.raises(ValueError, match=r"condition=0\.5: at least one = 1 is needed"):
         kr.bounds.fixed_design(4, n=50, noise=1, rank=9, condition=0.5)
     with pytest.raises(ValueError, match=r"base=1: at least"):
         kr.bounds.fixed_design(4, n=50, noise=1, rank=9, base=1)
     with pytest.raises(ValueError, match=r"spectral_ratio=0\.1: at least one = 1 is needed"):
         kr.bounds.design_size(4, spectral_ratio=0.1)
+    with pytest.raises(ValueError, match="1 bonds for these modes: 2 are needed"):
+        kr.bounds.frozen_tt(modes=(3, 4, 5), bonds=(2,))
+    with pytest.raises(ValueError, match="1 ranks for these modes: 2 are needed"):
+        kr.bounds.frozen_tucker(modes=(2, 3), ranks=(2,))
+    with pytest.raises(ValueError, match="slack=100"):
+        kr.bounds.var1_spectral_bounds(np.eye(1) * 0.9999, np.eye(1), slack=100)
+    with pytest.raises(ValueError, match="equal squares needed"):
+        kr.bounds.var1_spectral_bounds(np.zeros((0, 0)), np.zeros((0, 0)))
+    with pytest.raises(ValueError, match="factors=-1"):
+        kr.error_bound(5, n=10, noise=1, factors=-1)
     with pytest.raises(ValueError, match="transition holds NaN"):
         kr.bounds.var1_spectral_bounds(np.full((2, 2), np.nan), np.eye(2))
     with pytest.raises(ValueError, match="innovations are not symmetric"):

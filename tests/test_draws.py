@@ -1,6 +1,7 @@
 """Many draws of the noise fitted at once: what they are, and that together is as alone."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -154,6 +155,8 @@ def test_draws_refuse_what_are_the_moments_of_no_data():
     assert len(Draws(eye, cross, total, (3,), 1)) == 2
     skew = eye.clone()
     skew[0, 1] = 0.1
+    with pytest.raises(ShapeError, match="m ≥ 1 is needed"):
+        Draws(eye, cross[:0], total[:0], (3,), 1)
     with pytest.raises(ValueError, match="not symmetric"):
         Draws(skew, cross, total, (3,), 1)
     with pytest.raises(ValueError, match="negative eigenvalues"):
@@ -171,13 +174,16 @@ def test_draws_refuse_what_are_the_moments_of_no_data():
         ({"draws": 0}, ValueError, "draws=0: at least 1"),
         ({"samples": 0}, ValueError, "samples=0: at least 1"),
         ({"modes": (5,)}, ShapeError, r"weight has shape \(3, 2, 1\)"),
+        ({"weight": torch.ones(3, 2, 1)}, TypeError, r"weight is torch\.float32"),
+        ({"gram": torch.full((6, 6), math.nan).double()}, NonFiniteError, "gram holds NaN"),
     ],
 )
 def test_draws_of_the_noise_refuse_what_has_no_meaning(change, error, message):
     generator = torch_stream(0, "refused")
     options = {"samples": 10, "noise": 1.0, "draws": 2, "modes": (3,), "generator": generator}
+    options |= {"gram": torch.eye(6).double(), "weight": torch.ones(3, 2, 1).double()}
     with pytest.raises(error, match=message):
-        Draws.gaussian(torch.eye(6).double(), torch.ones(3, 2, 1).double(), **options | change)
+        Draws.gaussian(**options | change)
 
 
 def test_moments_of_data_are_those_of_each_regression():

@@ -512,9 +512,9 @@ def test_unattainable_ranks_are_refused_with_what_is_allowed(kind, ranks, messag
     [
         ({"ridge": -1.0}, r"ridge=-1.0: a finite number ≥ 0"),
         ({"ridge": float("nan")}, r"ridge=nan"),
-        ({"starts": 0}, r"starts=0: at least 1"),
-        ({"exchanges": -1}, r"exchanges=-1: at least 0"),
-        ({"max_iterations": 0}, r"max_iterations=0: at least 1"),
+        ({"starts": 0}, r"starts=0: an integer of at least 1"),
+        ({"exchanges": -1}, r"exchanges=-1: an integer of at least 0"),
+        ({"max_iterations": 0}, r"max_iterations=0: an integer of at least 1"),
         ({"tolerance": 0.0}, r"tolerance=0.0: a positive number"),
     ],
 )

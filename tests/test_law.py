@@ -151,6 +151,25 @@ def test_the_onset_reports_what_it_was_asked():
     assert (frame["converged"] == 1).all()
 
 
+def test_a_search_beside_the_onset_finds_lower_minima_that_err_more():
+    options = {"replicates": 30, "noise": 0.3, "seed": 1, "searches": 20, "starts": 4}
+    near, far = (
+        onset([named("CP")], multiples=(multiple,), **options).iloc[0] for multiple in (1.25, 8)
+    )
+    assert 0.2 < near["lower"] <= 1
+    assert near["searched"] > near["next_to_truth"]
+    assert near["searched_low"] < near["searched"] < near["searched_high"]
+    assert "lower" not in far  # beyond 3 d nothing is searched
+
+
+def test_two_outputs_share_the_dimensions_out_of_the_sample():
+    (case,) = (c for c in law_cases() if c.name.endswith("T=2") and c.family == "CNN")
+    frame = onset([case], multiples=(2,), replicates=150, noise=0.05, seed=1)
+    row = frame.iloc[0]
+    assert row["linear"] == row["n"] / (row["n"] - row["dimension"] / 2 - 1)
+    assert abs(row["out_of_sample"] / row["linear"] - 1) < 0.12
+
+
 def test_rates_are_read_off_exact_lines():
     n = np.array([4.0, 8.0, 16.0])
     part = pd.DataFrame({"n/d": n, "log_rmse": 0.25 - 0.5 * np.log(n), "log_rmse_error": 0.01})
@@ -165,6 +184,8 @@ def test_the_cone_of_all_matrices_is_everything_and_of_a_smooth_point_the_tangen
     full, _ = cone_dimension(L=5, P=3, K=3, rank=0, members=4000, seed=1)
     assert full == pytest.approx(15, rel=0.02)
     assert cone_dimension(L=5, P=3, K=2, rank=2, seed=1) == (12.0, 0.0)
+    with pytest.raises(ValueError, match="members=1"):
+        cone_dimension(L=5, P=3, K=2, rank=1, seed=1, members=1)
     with pytest.raises(ValueError, match="rank=3, K=2"):
         cone_dimension(L=5, P=3, K=2, rank=3, seed=1)
     # One column: the largest singular value of a Gaussian vector squared is its length squared.

@@ -244,3 +244,29 @@ def test_a_network_without_a_best_fit_is_reported_as_divergent():
 def chart_weight(net, shape):
     chart = network_chart(designs(shape, 1), net)[0]
     return chart.weight(chart.random(1, torch_stream(5, "member")))[0].mT[:, None]
+
+
+def test_a_start_at_a_singular_member_is_no_minimum_unless_it_fits_perfectly():
+    """All zeros, or one channel of zeros: the descent cannot see what it misses."""
+    net = nn.Sequential(nn.Conv1d(6, 2, 1, bias=False), nn.Flatten(), nn.Linear(8, 1, bias=False))
+    net = net.double()
+    X = normal(0, 300, 24)
+    truth = torch.einsum("cr,rp->cp", normal(1, 6, 2), normal(2, 2, 4)).reshape(24, 1)
+    draws = Draws.from_data(X, (X @ truth + 0.1 * normal(3, 300, 1))[None], modes=(6, 4))
+    best = kr.fit(draws, net, starts=4)
+    assert best.converged.all()
+    for first in (0, 1):  # no channel is left, or one
+        with torch.no_grad():
+            net[0].weight[first:] = 0
+            net[2].weight[:, 4 * first :] = 0
+        stuck = kr.fit(draws, net, starts=0)
+        assert float(stuck.loss) > 2 * float(best.loss)
+        assert not stuck.converged.any()
+        nn.init.normal_(net[0].weight)
+        nn.init.normal_(net[2].weight)
+    low = normal(4, 6, 1) @ normal(5, 1, 4)
+    with torch.no_grad():
+        net[0].weight[...] = torch.cat([normal(4, 6, 1).T, torch.zeros(1, 6)])[..., None]
+        net[2].weight[...] = torch.cat([normal(5, 1, 4), torch.zeros(1, 4)]).reshape(1, 8)
+    exact = Draws.from_data(X, (X @ low.reshape(24, 1))[None], modes=(6, 4))
+    assert kr.fit(exact, net, starts=0).converged.all()

@@ -48,7 +48,12 @@ def dependence(
         Pairs (ρ of the covariates, ρ of the noise).
     samples, replicates, noise, seed
         n, m, σ and the master seed. The design is new in each of ten blocks of replicates, since
-        the factor is an average over designs too.
+        the factor is an average over designs too; m is a multiple of ten.
+
+    Raises
+    ------
+    ValueError
+        The replicates are no multiple of ten, or the network has several outputs.
 
     Returns
     -------
@@ -56,8 +61,12 @@ def dependence(
         ``measured`` with its 95 % interval over the blocks, ``linear``: the same for the projection
         on the tangent space, and ``predicted``: :func:`krratio.bounds.law_factor`.
     """
+    if replicates < _BLOCKS or replicates % _BLOCKS:
+        raise ValueError(f"replicates={replicates}: a multiple of {_BLOCKS} is needed.")
     network = with_truth(case, seed=seed)
     weight = true_weight(network, case)
+    if weight.shape[2] != 1:
+        raise ValueError(f"{case.name} has {weight.shape[2]} outputs; one is needed.")
     d, D = int(intrinsic_dimension(case.network, case.input_shape)), len(weight)
     rows = []
     for covariates, errors in coefficients:

@@ -56,6 +56,10 @@ class Draws:
     positions: int
 
     def __post_init__(self) -> None:
+        if self.cross.ndim != 3 or not len(self.cross):
+            raise ShapeError(
+                f"cross has shape {tuple(self.cross.shape)}; (m, L·P, T) with m ≥ 1 is needed."
+            )
         features = math.prod(self.modes) * self.positions
         draws, outputs = self.cross.shape[0], self.cross.shape[-1]
         square = (features, features)
@@ -188,6 +192,10 @@ class Draws:
         ------
         ShapeError
             Gram, weight and modes do not fit together.
+        TypeError
+            Gram or weight is not float64.
+        NonFiniteError
+            Gram or weight holds NaN or infinity.
         ValueError
             The noise is negative or not finite, or a number of samples or draws is below 1.
 
@@ -208,6 +216,11 @@ class Draws:
                 f"weight has shape {tuple(weight.shape)}, gram {tuple(gram.shape)} and modes are "
                 f"{modes}; (L, P, T), (L·P, L·P) and modes of product L are needed."
             )
+        for name, value in (("gram", gram), ("weight", weight)):
+            if value.dtype != torch.float64:
+                raise TypeError(f"{name} is {value.dtype}; convert it with .double() (float64).")
+            if not bool(torch.isfinite(value).all()):
+                raise NonFiniteError(f"{name} holds NaN or infinity.")
         root = factor(gram)  # (rank, L·P)
         flat = weight.reshape(len(gram), -1)
         scale = noise / math.sqrt(samples)

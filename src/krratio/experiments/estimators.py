@@ -349,5 +349,5 @@ def _check_ridge(statistics: Statistics | Draws, ridge: float) -> None:
 
 
 def _check_at_least(name: str, value: int, smallest: int) -> None:
-    if value < smallest:
-        raise ValueError(f"{name}={value}: at least {smallest} is needed.")
+    if not isinstance(value, int) or value < smallest:
+        raise ValueError(f"{name}={value}: an integer of at least {smallest} is needed.")

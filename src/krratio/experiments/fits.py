@@ -35,7 +35,9 @@ class Fit:
         Newton models built on the way to this minimum.
     converged : bool
         ``gradient_norm`` is at most the tolerance, no Hessian eigenvalue is negative beyond
-        rounding (a local minimum, not a saddle), and the fit has not diverged.
+        rounding (a local minimum, not a saddle), and the fit has not diverged. A network that ends
+        at a singular member of its class, such as one with a channel of zeros, has converged only
+        if the fit is perfect: a descent that starts there cannot leave.
     gradient_norm : float
         ‖Π ∂F/∂W‖ / ‖∂F/∂W at W = 0‖, Frobenius norms, Π the orthogonal projection on the tangent
         space of the class at W. It depends on W alone: not on the factorization, not on units.

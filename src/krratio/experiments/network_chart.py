@@ -114,6 +114,10 @@ class NetworkChart:
             theta[:, use.place] = drawn / fan_in.clamp_min(1).sqrt()
         return theta
 
+    def regular(self, theta: Tensor) -> Tensor:
+        """Whether ∂W/∂θ has its generic rank (S,): where it has less, W is a singular member."""
+        return _coordinates(self.jacobian(theta), self.width)[2].all(1)
+
     def cancellation(self, theta: Tensor) -> Tensor:
         """Σ_g ‖W_g‖ / ‖W‖ (S,) over the groups g of the grouped convolution where it is largest.
 

@@ -19,6 +19,7 @@ __all__ = ["fit_network", "network_chart"]
 
 _MEMORY = 64 * 2**20  # bytes of Jacobians and Hessians that descend together
 _MATRICES = 2**30
+_PERFECT = 1e-12  # of the objective at W = 0
 
 
 def network_chart(draws: Draws, model: nn.Module) -> tuple[NetworkChart, Tensor | None]:
@@ -122,6 +123,10 @@ def _fits(
     place = chosen * m + torch.arange(m)
     theta, norm, lowest = ends.theta[place], ends.gradient_norm[place], ends.lowest[place]
     cancellation, minimum = chart.cancellation(theta), is_minimum(norm, lowest, tolerance)
+    # Seen from a singular member what is missing of the tangent space looks like gauge, so that
+    # second order says nothing: only a perfect fit is known to be a minimum there.
+    perfect = ends.value[place] <= _PERFECT * chart.totals(torch.arange(m))
+    minimum &= perfect | chart.regular(theta)
     diverged = diverges(cancellation, minimum)
     return Fits(
         weight=ends.weight[place],

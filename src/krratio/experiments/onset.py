@@ -79,12 +79,12 @@ def onset(
     Returns
     -------
     DataFrame
-        ``in_sample`` and ``out_of_sample`` with 95 % intervals, ``linear``: n / (n − d − 1), the
-        exact expectation of the latter for a linear class of dimension d; ``log_rmse`` of in-sample
-        errors over σ with its standard error. Fits start at the truth; ``searched`` is the mean in
-        the sample, with its interval, where the lowest of the minima found counts,
-        ``next_to_truth`` that of the truth's minimum on the same designs, and ``lower`` the share
-        of them where a random start ends below it.
+        ``in_sample`` and ``out_of_sample`` with 95 % intervals; ``linear``: n / (n − d/T − 1), the
+        exact expectation of the latter for a linear class whose T outputs have d/T dimensions each;
+        ``log_rmse`` of in-sample errors over σ with its standard error. Fits start at the truth;
+        ``searched`` is the mean in the sample, with its interval, where the lowest of the minima
+        found counts, ``next_to_truth`` that of the truth's minimum on the same designs, and
+        ``lower`` the share of them where a random start ends below it.
     """
     rows = []
     for case in cases:
@@ -114,7 +114,8 @@ def onset(
                 risks = _risks(best, weight, some, n / noise**2 / d)[0]
                 row |= mean_interval("searched", risks) | {"lower": float(lower.double().mean())}
                 row["next_to_truth"] = float(inside[:searches].mean())
-            row["linear"] = n / (n - d - 1) if n > d + 1 else math.nan
+            free = n - d / weight.shape[2] - 1  # an output has its share of the dimensions
+            row["linear"] = n / free if free > 0 else math.nan
             row["log_rmse"] = float((inside.mean() * d / n).log() / 2)
             row["log_rmse_error"] = float(inside.std() / inside.mean() / 2 / replicates**0.5)
             rows.append(row | {"converged": float(fits.converged.double().mean())})

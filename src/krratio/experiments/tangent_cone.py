@@ -41,6 +41,8 @@ def cone_dimension(
     """
     if not 0 <= rank <= K <= min(L, P):
         raise ValueError(f"rank={rank}, K={K}: 0 ≤ rank ≤ K ≤ min(L, P) = {min(L, P)} is needed.")
+    if members < 2:
+        raise ValueError(f"members={members}: at least 2 are needed for an error.")
     smooth = rank * (L + P - rank)
     if rank == K:
         return float(smooth), 0.0

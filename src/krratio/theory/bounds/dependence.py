@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from krratio.theory.bounds.checks import Numbers
+from krratio.theory.bounds.checks import Numbers, probability
 
 __all__ = ["ar1_spectral_bounds", "law_factor", "var1_spectral_bounds"]
 
@@ -55,15 +55,16 @@ def var1_spectral_bounds(
     Raises
     ------
     ValueError
-        A number is NaN or infinite, the shapes differ, the process is not stationary, S is not
-        symmetric and positive definite, or the process is so close to a unit root that a million
-        frequencies do not resolve it.
+        A number is NaN or infinite, the slack is not between 0 and 1, the shapes differ, the
+        process is not stationary, S is not symmetric and positive definite, or the process is so
+        close to a unit root that a million frequencies do not resolve it.
     """
     A, S = (np.asarray(m, dtype=np.float64) for m in (transition, innovations))
     for name, matrix in (("transition", A), ("innovations", S)):
         if not np.isfinite(matrix).all():
             raise ValueError(f"{name} holds NaN or infinity; finite numbers are needed.")
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape != S.shape:
+    probability("slack", slack)
+    if not A.size or A.ndim != 2 or A.shape[0] != A.shape[1] or A.shape != S.shape:
         raise ValueError(f"transition {A.shape} and innovations {S.shape}: equal squares needed.")
     radius = float(np.abs(np.linalg.eigvals(A)).max())
     if not radius < 1:

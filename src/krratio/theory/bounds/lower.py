@@ -34,8 +34,9 @@ def frozen_tucker(*, modes: Sequence[int], ranks: Sequence[int]) -> int:
     modes, ranks
         Of the whole tensor, the last mode being the positions.
     """
-    n = sizes("modes", modes)
-    r = tucker_ranks(n, sizes("ranks", ranks))
+    n, r = sizes("modes", modes), sizes("ranks", ranks)
+    _check_length("ranks", len(r), len(n))
+    r = tucker_ranks(n, r)
     return max(math.prod(r), *(a * b for a, b in zip(n, r, strict=True)))
 
 
@@ -49,5 +50,11 @@ def frozen_cp(*, modes: Sequence[int], rank: int) -> int:
 def frozen_tt(*, modes: Sequence[int], bonds: Sequence[int]) -> int:
     """Largest core r_(i-1) n_i r_i, at effective bonds."""
     n = sizes("modes", modes)
+    _check_length("bonds", len(bonds), len(n) - 1)
     ends = (1, *tt_ranks(n, sizes("bonds", bonds) if len(bonds) else ()), 1)
     return max(ends[i] * m * ends[i + 1] for i, m in enumerate(n))
+
+
+def _check_length(name: str, given: int, needed: int) -> None:
+    if given != needed:
+        raise ValueError(f"{given} {name} for these modes: {needed} are needed.")

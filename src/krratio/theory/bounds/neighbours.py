@@ -25,10 +25,11 @@ def convolutional_filter(*, filter_size: int, outputs: int = 0) -> int:
 
 
 def tensor_network_capacity(*, parameters: int, vertices: int) -> float:
-    """VC and pseudo-dimension of tensor-network classifiers: at most 2 N log(12 |V|), natural log.
+    """VC and pseudo-dimension of tensor-network classifiers: at most 2 N log2(12 |V|).
 
     Khavari and Rabusseau (2021), *Lower and upper bounds on the pseudo-dimension of tensor network
-    models*. It counts all N entries of the |V| cores, so it grows with K at fixed R, where the
-    dimension does not.
+    models*. Base 2 is the logarithm with which the bound follows from Warren's theorem, by which m
+    shattered points need 2^m <= (4 e |V| m / N)^N. It counts all N entries of the |V| cores, so it
+    grows with K at fixed R, where the dimension does not.
     """
-    return 2 * size("parameters", parameters) * math.log(12 * size("vertices", vertices))
+    return 2 * size("parameters", parameters) * math.log2(12 * size("vertices", vertices))

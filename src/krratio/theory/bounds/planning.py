@@ -8,6 +8,7 @@ from scipy import stats
 
 from krratio.theory.bounds.checks import Numbers, at_least, positive, probability
 from krratio.theory.bounds.upper import isometry
+from krratio.theory.counts.values import size
 
 __all__ = ["error_bound", "sample_size"]
 
@@ -22,6 +23,7 @@ def error_bound(
     confidence: Numbers = 0.95,
     kind: Kind = "law",
     factors: int = 3,
+    outputs: int = 1,
 ) -> NDArray[np.float64]:
     """RMS excess prediction error at n samples: in the sample, the square summed over outputs.
 
@@ -32,7 +34,8 @@ def error_bound(
         that is of the class at doubled ranks. ``"lower"``: the dimension of a linear space in the
         class (:func:`frozen_matrix` and its like).
     n
-        Samples; for ``"law"`` and ``"lower"`` at least `dimension`, since fewer do not see it.
+        Samples; for ``"law"`` and ``"lower"`` at least `dimension` / `outputs`, since fewer
+        equations do not see it.
     noise
         Standard deviation sigma of the noise, Gaussian and independent.
     confidence
@@ -46,6 +49,8 @@ def error_bound(
     factors
         h of :func:`isometry`, for ``"upper"``: 3 for matrices, 1 + number of factors for Tucker,
         number of cores for tensor trains.
+    outputs
+        T, what each sample observes.
 
     Returns
     -------
@@ -55,12 +60,13 @@ def error_bound(
     Raises
     ------
     ValueError
-        A number is NaN, infinite, zero or negative, n is below the dimension, the confidence is not
-        between 0 and 1, or the kind is unknown.
+        A number is NaN, infinite, zero or negative, n is below `dimension` / `outputs`, the
+        confidence is not between 0 and 1, or the kind is unknown.
     """
     unit, n = _unit(dimension, confidence, kind, factors), positive("n", n)
     if kind != "upper":
-        n = at_least("n", n, dimension, "the dimension")
+        needed = positive("dimension", dimension) / size("outputs", outputs)
+        n = at_least("n", n, needed, "dimension / outputs")
     error: NDArray[np.float64] = positive("noise", noise) * unit / np.sqrt(n)
     return error
 
@@ -73,12 +79,13 @@ def sample_size(
     confidence: Numbers = 0.95,
     kind: Kind = "law",
     factors: int = 3,
+    outputs: int = 1,
 ) -> NDArray[np.float64]:
     """Samples at which :func:`error_bound` equals `error`; its inverse, not rounded.
 
     Parameters
     ----------
-    dimension, noise, confidence, kind, factors
+    dimension, noise, confidence, kind, factors, outputs
         As in :func:`error_bound`.
     error
         RMS excess prediction error, in the units of `noise`.
@@ -91,19 +98,22 @@ def sample_size(
     """
     unit = positive("noise", noise) * _unit(dimension, confidence, kind, factors)
     error = positive("error", error)
-    if kind != "upper":
-        largest = unit / np.sqrt(positive("dimension", dimension))
-        if bool((error > largest * (1 + 1e-12)).any()):
-            raise ValueError(
-                f"error={float(error.max()):.4g}: at most {float(largest.min()):.4g} is needed, "
-                f"that of n = dimension, where kind={kind!r} begins to hold."
-            )
-    return np.asarray((unit / error) ** 2)
+    samples = np.asarray((unit / error) ** 2)
+    if kind == "upper":
+        return samples
+    fewest = positive("dimension", dimension) / size("outputs", outputs)
+    if bool((samples < fewest * (1 - 1e-9)).any()):
+        raise ValueError(
+            f"error={float(error.max()):.4g}: at most {float((unit / np.sqrt(fewest)).min()):.4g} "
+            f"is needed, that of n = dimension / outputs, where kind={kind!r} begins to hold."
+        )
+    return np.maximum(samples, fewest)
 
 
 def _unit(dimension: Numbers, confidence: Numbers, kind: Kind, factors: int) -> NDArray[np.float64]:
     """Error at one sample and noise one."""
     d, level = positive("dimension", dimension), probability("confidence", confidence)
+    size("factors", factors)
     if kind == "law":
         return np.asarray(np.sqrt(stats.chi2.ppf(level, d)))
     if kind == "upper":

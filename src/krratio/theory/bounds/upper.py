@@ -126,7 +126,7 @@ def fixed_design(
     exponent, n, noise, confidence
         As in :func:`isometry`.
     rank
-        Rank of the design, at most n and at most the ambient dimension.
+        Rank of the design, at most the ambient dimension; for T outputs T times that of X.
     condition
         Largest over smallest ratio of design norm to Frobenius norm, squared: at least 1. The
         smallest on D; the largest too where the rest telescopes (matrices, Tucker, tensor trains),
@@ -138,8 +138,8 @@ def fixed_design(
     Raises
     ------
     ValueError
-        A number is not positive or not finite, the rank exceeds n, the condition is below 1 or the
-        base below 3, or the confidence is not between 0 and 1.
+        A number is not positive or not finite, the condition is below 1, the base below 3, or the
+        confidence is not between 0 and 1.
 
     Notes
     -----
@@ -149,7 +149,6 @@ def fixed_design(
     """
     c, n, noise = positive("exponent", exponent), positive("n", n), positive("noise", noise)
     rank = positive("rank", rank)
-    n = at_least("n", n, rank, "rank of the design")
     kappa = np.sqrt(at_least("condition", condition, 1, "one"))
     tail = np.log(2 / (1 - probability("confidence", confidence)))
     eta = 1 / np.sqrt(rank)
