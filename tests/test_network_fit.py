@@ -270,3 +270,25 @@ def test_a_start_at_a_singular_member_is_no_minimum_unless_it_fits_perfectly():
         net[2].weight[...] = torch.cat([normal(5, 1, 4), torch.zeros(1, 4)]).reshape(1, 8)
     exact = Draws.from_data(X, (X @ low.reshape(24, 1))[None], modes=(6, 4))
     assert kr.fit(exact, net, starts=0).converged.all()
+
+
+def test_a_minimum_on_a_fold_of_the_class_has_converged():
+    """Products (a, b, c) of two filters of length 2 have b² ≥ 4ac: their roots are real.
+
+    What lies beyond is fitted on the edge, at a double root, where ∂W/∂θ loses rank.
+    """
+    convs = (nn.Conv1d(1, 1, 2, bias=False) for _ in range(2))
+    net, shape = nn.Sequential(*convs, nn.Flatten()).double(), (1, 3)
+    chart = network_chart(designs(shape, 1), net)[0]
+    assert chart.width == 3
+    outside = torch.tensor([1.0, 0.0, 1.0]).double().reshape(3, 1, 1)  # x² + 1 has no real root
+    options = {"samples": 100, "noise": 0.0, "draws": 1, "modes": shape}
+    generator = torch_stream(0, "fold")
+    fits = kr.fit(
+        Draws.gaussian(torch.eye(3).double(), outside, **options, generator=generator), net
+    )
+    assert fits.converged.all()
+    assert not chart.regular(fits.parameters).any()
+    a, b, c = fits.weight.flatten().tolist()
+    assert b**2 == pytest.approx(4 * a * c, rel=1e-6)
+    assert float(fits.loss) > 0.1

@@ -36,8 +36,9 @@ class Fit:
     converged : bool
         ``gradient_norm`` is at most the tolerance, no Hessian eigenvalue is negative beyond
         rounding (a local minimum, not a saddle), and the fit has not diverged. A network that ends
-        at a singular member of its class, such as one with a channel of zeros, has converged only
-        if the fit is perfect: a descent that starts there cannot leave.
+        at a singular member of its class, where ∂W/∂θ has less than its generic rank, has converged
+        if the fit is perfect or if F curves up along the missing directions as well (a fold, which
+        bounds the class). With a channel of zeros it does not: a descent cannot leave it.
     gradient_norm : float
         ‖Π ∂F/∂W‖ / ‖∂F/∂W at W = 0‖, Frobenius norms, Π the orthogonal projection on the tangent
         space of the class at W. It depends on W alone: not on the factorization, not on units.

@@ -14,6 +14,7 @@ from krratio.experiments.draws import Draws
 from krratio.experiments.estimators import fit
 from krratio.experiments.intervals import mean_interval
 from krratio.experiments.law_cases import LawCase, expanded, true_weight, with_truth
+from krratio.experiments.network_chart import NetworkChart
 from krratio.experiments.network_fit import network_chart
 from krratio.experiments.seeds import torch_stream
 from krratio.theory.dimension import intrinsic_dimension
@@ -33,6 +34,8 @@ class Experiment:
         The truth W* (D, 1, T).
     draws : Draws
         On the fixed design.
+    chart : NetworkChart
+        Of the network's class on them.
     tangent : Tensor
         (m,) n · ‖P ε‖² / σ² per draw, P the projection on the tangent space at W*: chi-squared with
         d degrees of freedom, whatever the class, so that it can serve as a control variate.
@@ -41,6 +44,7 @@ class Experiment:
     network: nn.Sequential
     weight: Tensor
     draws: Draws
+    chart: NetworkChart
     tangent: Tensor
     samples: int
     noise: float
@@ -92,7 +96,8 @@ def experiment(
     assert theta is not None
     noises = draws.cross - gram @ weight[:, 0]
     part = tangent_part(gram, chart.jacobian(theta[None])[0], noises, dimension)
-    return Experiment(network, weight, draws, part * samples / noise**2, samples, noise, dimension)
+    tangent = part * samples / noise**2
+    return Experiment(network, weight, draws, chart, tangent, samples, noise, dimension)
 
 
 def tangent_part(gram: Tensor, jacobian: Tensor, noises: Tensor, dimension: int) -> Tensor:
@@ -146,7 +151,8 @@ def measure_law(
     -------
     DataFrame
         One row a case: parameters, dimension, replicates, ``ratio`` and ``controlled`` with their
-        95 % intervals, and the share of fits that converged. Each fit starts at the truth: the law
+        95 % intervals, the share of fits that converged, and ``singular``, the share that ended at
+        a singular member of the class, on a fold. Each fit starts at the truth: the law
         is a statement on the minimum near it.
     """
     rows = []
@@ -173,6 +179,7 @@ def measure_law(
                 **mean_interval("ratio", risks),
                 **mean_interval("controlled", risks - (found.tangent / d - 1)),
                 "converged": float(fits.converged.double().mean()),
+                "singular": 1 - float(found.chart.regular(fits.parameters).double().mean()),
             }
         )
     return pd.DataFrame(rows)

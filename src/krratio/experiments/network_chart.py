@@ -170,6 +170,20 @@ class NetworkChart:
         """The point at coordinates ``step`` (S, n)."""
         return theta + (lift @ step[..., None])[..., 0]
 
+    def curvatures(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Eigenvalues (S, N) of the second derivative of the objective in θ itself, ascending."""
+        matrices = self._matrices(theta)
+        values = self._values(matrices, INPUT)
+        cotangents = self._cotangents(matrices, len(theta))
+        weight = values[self.graph.output].expand(len(theta), -1, -1)
+        slope = self._seen(weight, rows) - self.cross[rows]
+        jacobian = self._jacobian(values, cotangents)
+        pushed = self._seen(jacobian.mT.reshape(len(theta), -1, self.features), rows)
+        pushed = pushed.reshape(len(theta), self.size, -1)
+        hessian = pushed @ jacobian + self._curvature(matrices, values, cotangents, slope)
+        found: Tensor = torch.linalg.eigvalsh((hessian + hessian.mT) / 2)
+        return found
+
     def expand(self, theta: Tensor, rows: Tensor) -> Local:
         """Objective, derivatives and coordinates at θ."""
         matrices = self._matrices(theta)

@@ -20,6 +20,7 @@ __all__ = ["fit_network", "network_chart"]
 _MEMORY = 64 * 2**20  # bytes of Jacobians and Hessians that descend together
 _MATRICES = 2**30
 _PERFECT = 1e-12  # of the objective at W = 0
+_CURVED = 1e-8  # of the largest curvature: less is none
 
 
 def network_chart(draws: Draws, model: nn.Module) -> tuple[NetworkChart, Tensor | None]:
@@ -114,6 +115,19 @@ def _check_identified(draws: Draws, chart: NetworkChart) -> None:
         )
 
 
+def _is_fold(chart: NetworkChart, theta: Tensor, rows: Tensor) -> Tensor:
+    """Whether singular members (S, N) are minima all the same, on a fold of the class (S,).
+
+    There ∂W/∂θ lacks directions, which the chart takes for gauge. On a fold, which bounds the
+    class, the objective curves up along them; it curves down where a channel has died, and not at
+    all where several layers have, so that nothing is known.
+    """
+    curvatures = chart.curvatures(theta, rows)
+    level = _CURVED * curvatures[:, -1:]
+    upward = (curvatures > level).sum(1) >= chart.width
+    return upward & (curvatures[:, 0] >= -level[:, 0])
+
+
 def _fits(
     draws: Draws, chart: NetworkChart, ends: Ends, names: list[str], tolerance: float
 ) -> Fits:
@@ -123,10 +137,10 @@ def _fits(
     place = chosen * m + torch.arange(m)
     theta, norm, lowest = ends.theta[place], ends.gradient_norm[place], ends.lowest[place]
     cancellation, minimum = chart.cancellation(theta), is_minimum(norm, lowest, tolerance)
-    # Seen from a singular member what is missing of the tangent space looks like gauge, so that
-    # second order says nothing: only a perfect fit is known to be a minimum there.
     perfect = ends.value[place] <= _PERFECT * chart.totals(torch.arange(m))
-    minimum &= perfect | chart.regular(theta)
+    doubtful = (minimum & ~perfect & ~chart.regular(theta)).nonzero()[:, 0]
+    if len(doubtful):
+        minimum[doubtful] = _is_fold(chart, theta[doubtful], doubtful)
     diverged = diverges(cancellation, minimum)
     return Fits(
         weight=ends.weight[place],
