@@ -116,7 +116,9 @@ class NetworkChart:
 
     def regular(self, theta: Tensor) -> Tensor:
         """Whether ∂W/∂θ has its generic rank (S,): where it has less, W is a singular member."""
-        return _coordinates(self.jacobian(theta), self.width)[2].all(1)
+        squares = torch.linalg.eigvalsh(_smaller(self.jacobian(theta)))
+        free = squares > _GAUGE * squares[:, -1:].clamp_min(1e-300)
+        return free.sum(1) >= self.width
 
     def cancellation(self, theta: Tensor) -> Tensor:
         """Σ_g ‖W_g‖ / ‖W‖ (S,) over the groups g of the grouped convolution where it is largest.
@@ -305,11 +307,16 @@ class NetworkChart:
         return curvature
 
 
+def _smaller(jacobian: Tensor) -> Tensor:
+    """JJᵀ or JᵀJ, whichever is smaller."""
+    wide = jacobian.shape[1] < jacobian.shape[2]
+    return jacobian @ jacobian.mT if wide else jacobian.mT @ jacobian
+
+
 def _coordinates(jacobian: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lift (S, N, n), the weights' moves J·lift (S, F, n), and which of n = width are no gauge."""
     wide = jacobian.shape[1] < jacobian.shape[2]
-    small = jacobian @ jacobian.mT if wide else jacobian.mT @ jacobian
-    squares, vectors = torch.linalg.eigh(small)
+    squares, vectors = torch.linalg.eigh(_smaller(jacobian))
     largest = squares[:, -1:].clamp_min(1e-300)
     free = squares > _GAUGE * largest
     squares, vectors, free = squares[:, -width:], vectors[..., -width:], free[:, -width:]
