@@ -118,7 +118,8 @@ class NetworkChart:
         """Whether ∂W/∂θ has its generic rank (S,): where it has less, W is a singular member."""
         squares = torch.linalg.eigvalsh(_smaller(self.jacobian(theta)))
         free = squares > _GAUGE * squares[:, -1:].clamp_min(1e-300)
-        return free.sum(1) >= self.width
+        enough: Tensor = free.sum(1) >= self.width
+        return enough
 
     def cancellation(self, theta: Tensor) -> Tensor:
         """Σ_g ‖W_g‖ / ‖W‖ (S,) over the groups g of the grouped convolution where it is largest.
