@@ -111,6 +111,7 @@ def test_inline_commands_are_known():
         "python benchmarks/patches.py",  # above
         "python benchmarks/exact_dimension.py",  # above
         "python benchmarks/estimators.py",  # above
+        "krratio audit MODULE:CALLABLE",  # one of its kind above, and test_audit.py
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above
     others = {c for c in INLINE if not c.startswith(("make ", gallery))}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from krratio import plotting
+    from krratio.auditing.audit import Audit, audit
     from krratio.experiments import datasets
     from krratio.experiments.draws import Draws
     from krratio.experiments.estimators import Fit, Fits, fit
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from krratio.theory.tensorize import TensorizedNetwork, tensorize
 
 __all__ = [
+    "Audit",
     "Counts",
     "Dimension",
     "Draws",
@@ -31,6 +33,7 @@ __all__ = [
     "Statistics",
     "TensorizedNetwork",
     "Trained",
+    "audit",
     "bounds",
     "count",
     "counts",
@@ -48,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Audit": "auditing.audit",
     "Counts": "theory.counts",
     "Dimension": "theory.dimension",
     "Draws": "experiments.draws",
@@ -56,6 +60,7 @@ _HOMES = {
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
+    "audit": "auditing.audit",
     "count": "theory.counts",
     "error_bound": "theory.bounds",
     "fit": "experiments.estimators",

@@ -1,4 +1,4 @@
-"""The command line: ``krratio reproduce``."""
+"""The command line: ``krratio reproduce`` and ``krratio audit``."""
 
 import argparse
 import signal
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from krratio.auditing.options import add_options
 from krratio.errors import KrratioError
 from krratio.pipeline.files import unwritable
 from krratio.pipeline.layout import CLONE, Layout
@@ -33,7 +34,8 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = CLONE) -> int:
     options = _parser().parse_args(arguments)
     try:
         with _ending_like_ctrl_c():
-            return _list(layout) if options.list else _reproduce(options, layout)
+            code: int = options.run(options, layout)
+            return code
     except KrratioError as error:
         return _complain(str(error), WRONG_INPUT)
     except OSError as error:
@@ -70,10 +72,32 @@ def _parser() -> argparse.ArgumentParser:
         help="what one cell may take (%(default)g)",
     )
     command.add_argument("--list", action="store_true", help="show notebooks and figures and stop")
+    command.set_defaults(run=_reproduce)
+    _add_audit(commands)
     return parser
 
 
+def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    audit = commands.add_parser(
+        "audit",
+        help="find K, R and their redundancy in any torch network",
+        description="Find K, R and their redundancy in a torch network. MODULE is imported from "
+        "the current folder or the environment and CALLABLE is called: that runs their code.",
+    )
+    add_options(audit)
+    audit.set_defaults(run=_audit)
+
+
+def _audit(options: argparse.Namespace, _layout: Layout) -> int:
+    from krratio.auditing.command import run  # imports torch
+
+    print(run(options), flush=True)
+    return OK
+
+
 def _reproduce(options: argparse.Namespace, layout: Layout) -> int:
+    if options.list:
+        return _list(layout)
     report = reproduce(
         Options(
             profile=options.profile,

@@ -1,0 +1,1 @@
+"""Real architectures: where K and R are, and how redundant every block is."""

@@ -1,0 +1,289 @@
+"""The audit of a network: one row per layer, block and linear run."""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from torch import nn
+
+from krratio.auditing.chains import Chain, chains
+from krratio.auditing.flow import Flow
+from krratio.auditing.kinds import Role
+from krratio.auditing.layers import MixingLayer
+from krratio.auditing.structure import Block, blocks, classes
+from krratio.auditing.walk import walk
+from krratio.errors import ShapeError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["CONVENTIONS", "Audit", "audit", "write"]
+
+CONVENTIONS = (
+    "A MAC is one multiply-add with a weight, for one input; biases, normalization, activations "
+    "and products of two activations (attention) are not counted. Parameters are counted once, "
+    "however often they are used; macs are counted for each use."
+)
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes
+    ----------
+    name
+        Type of the network.
+    rows
+        One for each layer, block and linear run; see :meth:`to_frame`.
+    parameters
+        All of them, shared ones once.
+    macs
+        Of one forward for one input.
+    not_understood
+        (module, operator) of every operation without a row in the table of kinds.
+    """
+
+    name: str
+    rows: tuple[dict[str, Any], ...]
+    parameters: int
+    macs: int
+    not_understood: tuple[tuple[str, str], ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each layer, block and linear run, in this order.
+
+        Columns: ``level``; ``name``; ``kind``; ``K``; ``R``; ``ratio`` = K/R; ``fan_in_rank``;
+        ``params`` (of the row's own layers, with biases); ``naive`` and ``covering`` counts and
+        their signed difference ``excess``; ``redundancy``, the strongest class, and ``also``, the
+        other ones that apply; ``macs``. NaN where a number is unknown or has no meaning.
+        """
+        return pd.DataFrame(list(self.rows), columns=list(_COLUMNS)).astype(_TYPES)
+
+    def to_json(self) -> str:
+        """The same as JSON, NaN as null, with the totals and the conventions."""
+        rows = [{k: _jsonable(v) for k, v in row.items()} for row in self.rows]
+        whole = {
+            "name": self.name,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "conventions": CONVENTIONS,
+            "not_understood": [list(pair) for pair in self.not_understood],
+            "shares": self.shares(),
+            "rows": rows,
+        }
+        return json.dumps(whole, indent=1, allow_nan=False)
+
+    def to_html(self, path: str | Path) -> None:
+        """Write one self-contained page: totals, a picture of channels, sortable tables."""
+        from krratio.auditing.html import html  # which needs this class
+
+        write(path, html(self))
+
+    def plot(self, axis: "Axes | None" = None) -> "Axes":
+        """Draw K against R of all blocks, coloured by class, with lines of equal K/R."""
+        from krratio.auditing.picture import draw  # matplotlib, only where it is drawn
+
+        return draw(self, axis)
+
+    def shares(self) -> dict[str, float]:
+        """Share of the parameters that lie in blocks of each class; the rest is ``"no block"``."""
+        total = max(1, self.parameters)
+        shares: dict[str, float] = {}
+        for row in self.rows:
+            if row["level"] == "block":
+                shares[row["redundancy"]] = shares.get(row["redundancy"], 0.0) + row["params"]
+        shares["no block"] = max(0.0, self.parameters - sum(shares.values()))
+        return {name: count / total for name, count in shares.items()}
+
+    def summary(self) -> str:
+        """A few lines: totals, blocks by class and ratio, what was not understood, conventions."""
+        frame = self.to_frame()
+        found = frame[frame["level"] == "block"]
+        lines = [f"{self.name}: {self.parameters:,} parameters, {self.macs:,} multiply-adds"]
+        for (kind, ratio, redundancy), part in found.groupby(
+            ["kind", "ratio", "redundancy"], sort=False
+        ):
+            lines.append(f"  {len(part):3d} x {kind}, K/R = {ratio:.3g}: {redundancy}")
+        if found.empty:
+            lines.append("  no block: no spatial convolution leads to a pointwise one on one path")
+        for name, share in self.shares().items():
+            lines.append(f"  {share:6.1%} of the parameters: {name}")
+        for module, operator in self.not_understood:
+            lines.append(f"  not understood: {operator} in '{module}'")
+        return "\n".join([*lines, CONVENTIONS])
+
+
+def audit(
+    model: nn.Module, input_shape: Shape | Sequence[Shape], *, name: str | None = None
+) -> Audit:
+    """Find K, R and their redundancy everywhere in a network.
+
+    Parameters
+    ----------
+    model
+        Any module, on any device; ``"meta"`` too. It is run once, on shapes alone, in eval mode,
+        and left as it was.
+    input_shape
+        Shape of the input without the batch, or one for each of several inputs.
+    name
+        Of the report; the type of the network by default.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    ForwardError
+        The forward raises, or its control flow depends on data; the message holds the module.
+    ShapeError
+        A shape is not a tuple of positive integers.
+
+    Notes
+    -----
+    A block is a spatial convolution that leads to a pointwise layer on one data path, with nothing
+    but normalization, activations, gates and shuffles between; K are the channels that the
+    pointwise layer puts out and R those that enter it. Redundancy classes:
+    :func:`krratio.auditing.structure.classes`.
+    """
+    flow = Flow(walk(model, _shapes(input_shape)))
+    rows = [_layer_row(flow, layer) for layer in flow.layers]
+    rows += [_block_row(flow, block) for block in blocks(flow)]
+    rows += [_chain_row(flow, chain) for chain in chains(flow)]
+    operations = enumerate(flow.walk.operations)
+    unknown = {(op.module, op.name): None for i, op in operations if flow.role(i) is Role.UNKNOWN}
+    return Audit(
+        name or type(model).__name__,
+        tuple(rows),
+        flow.walk.parameters,
+        sum(layer.macs for layer in flow.layers),
+        tuple(unknown),
+    )
+
+
+_COLUMNS = (
+    "level name kind K R ratio fan_in_rank params naive covering excess redundancy also macs"
+).split()
+_OTHERS = 3  # layers beside a block's own in the module it is called by: a shortcut, a gate
+_TYPES = dict.fromkeys(("K", "R", "ratio", "fan_in_rank", "naive", "covering", "excess"), "float64")
+
+
+def _row(level: str, name: str, kind: str, *, K: int, R: int, **others: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(_COLUMNS, math.nan)
+    row |= {"level": level, "name": name, "kind": kind, "K": K, "R": R, "ratio": K / R}
+    return row | others
+
+
+def _classes(flow: Flow, value: int, K: int, R: int, extra: Sequence[str] = ()) -> dict[str, str]:
+    first, *rest = [*classes(flow, value, K=K, R=R), *extra]
+    return {"redundancy": first, "also": ", ".join(rest)}
+
+
+def _layer_row(flow: Flow, layer: MixingLayer) -> dict[str, Any]:
+    rank = layer.fan_in_rank
+    return _row(
+        "layer",
+        layer.name,
+        layer.kind,
+        K=layer.K,
+        R=rank,
+        fan_in_rank=rank,
+        params=layer.parameters,
+        naive=layer.entries,
+        macs=layer.macs,
+        **_classes(flow, layer.target, layer.K, rank),
+    )
+
+
+def _block_row(flow: Flow, block: Block) -> dict[str, Any]:
+    parts = [p for p in (block.reduction, block.spatial, block.pointwise) if p is not None]
+    excess = block.naive - block.covering
+    extra = ["bound only"] if excess < 0 else []
+    if block.spatial.C * block.spatial.window <= block.R < block.K:
+        extra.append("saturated")
+    return _row(
+        "block",
+        _common(flow, parts),
+        block.kind,
+        K=block.K,
+        R=block.R,
+        fan_in_rank=block.pointwise.fan_in_rank,
+        params=sum({p.weight: p.parameters for p in parts}.values()),
+        naive=block.naive,
+        covering=block.covering,
+        excess=excess,
+        macs=sum(p.macs for p in parts),
+        **_classes(flow, block.pointwise.target, block.K, block.R, extra),
+    )
+
+
+def _chain_row(flow: Flow, chain: Chain) -> dict[str, Any]:
+    widest = chain.widest
+    rank = chain.ranks[widest.operation]
+    first, last = chain.layers[0], chain.layers[-1]
+    return _row(
+        "chain",
+        f"{first.name} ... {last.name}",
+        f"linear run of {len(chain.layers)}",
+        K=widest.K,
+        R=rank,
+        params=sum({p.weight: p.parameters for p in chain.layers}.values()),
+        naive=chain.naive,
+        macs=sum(p.macs for p in chain.layers),
+        **_classes(flow, widest.target, widest.K, rank),
+    )
+
+
+def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
+    """The innermost module that holds the layers and few others, or the first and last of them."""
+    split = [part.name.split(".") for part in parts]
+    shared = []
+    for level in zip(*split, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    path = ".".join(shared)
+    inside = sum(layer.name.startswith(f"{path}.") for layer in flow.layers)
+    few = path and inside <= len(parts) + _OTHERS
+    return path if few else f"{parts[0].name} ... {parts[-1].name}"
+
+
+def _shapes(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
+    single = len(input_shape) == 0 or isinstance(input_shape[0], int)
+    shapes: list[Any] = [input_shape] if single else list(input_shape)
+    for shape in shapes:
+        whole = isinstance(shape, Sequence) and all(
+            isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in shape
+        )
+        if not whole or not shape:
+            raise ShapeError(
+                f"input shape {shape!r}: a tuple of positive integers without the batch is needed, "
+                "such as (3, 224, 224), or one for each input"
+            )
+    return [tuple(map(int, shape)) for shape in shapes]
+
+
+def _jsonable(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def write(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    to = Path(path)
+    handle, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
+    beside = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        beside.replace(to)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,13 @@
+"""What an audit refuses."""
+
+from krratio.errors import KrratioError
+
+__all__ = ["ForwardError", "ModelError"]
+
+
+class ForwardError(KrratioError, RuntimeError):
+    """The forward of a network fails on shapes alone."""
+
+
+class ModelError(KrratioError, ValueError):
+    """What was to be audited cannot be imported, built or loaded."""

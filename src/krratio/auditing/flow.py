@@ -1,0 +1,174 @@
+"""Who reads what: data paths between layers, and what stands in their way."""
+
+from collections.abc import Iterator
+
+from krratio.auditing.kinds import Role, role_of
+from krratio.auditing.layers import MixingLayer, mixing_layers
+from krratio.auditing.walk import Operation, Walk
+
+__all__ = ["Flow"]
+
+_LINEAR = {Role.BATCH_NORM, Role.AVERAGE, Role.MOVE, Role.PAD, Role.RESIZE, Role.CONCAT}
+_PER_CHANNEL = {Role.BATCH_NORM, Role.NORM, Role.ACTIVATION, Role.MOVE, Role.PAD}
+_GATE = 40  # operations that a gate may consist of
+
+
+class Flow:
+    """A walk with its layers and the readers and makers of every value."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.layers = mixing_layers(walk)
+        self.at = {layer.operation: layer for layer in self.layers}
+        self.readers, self.makers = walk.readers(), walk.makers()
+
+    def role(self, i: int) -> Role:
+        """Role of an operation; a product of two values is no linear layer."""
+        role = role_of(self._operation(i).name)
+        if role in (Role.CONV, Role.MATRIX) and i not in self.at:
+            return Role.MULTIPLY
+        return role
+
+    def joins(self, i: int) -> bool:
+        """Whether an operation reads two different values."""
+        return len(set(self._operation(i).inputs)) > 1
+
+    def follow(self, value: int) -> MixingLayer | None:
+        """The layer at the end of the one data path from a value, or None where it ends earlier.
+
+        Batch norm, activations, gates (squeeze-and-excitation), shuffles and padding may lie on the
+        way; pooling, sums, concatenations and splits end it.
+        """
+        while True:
+            step = self._step(value)
+            if step is None or step in self.at:
+                return None if step is None else self.at[step]
+            value = self._operation(step).outputs[0]
+
+    def _step(self, value: int) -> int | None:
+        if value in self.walk.outputs:
+            return None
+        readers = self.readers[value]
+        if len(readers) > 1:
+            products = [i for i in readers if self.role(i) is Role.MULTIPLY and self.joins(i)]
+            gates = [i for i in products if self._rejoins(value, i)]
+            return gates[0] if gates else None
+        if not readers:
+            return None
+        (i,) = readers
+        role = self.role(i)
+        if i in self.at:
+            return i
+        alone = role in (Role.ADD, Role.MULTIPLY) and not self.joins(i)
+        split = len(self._used(i)) > 1
+        return i if (role in _PER_CHANNEL or alone) and not split else None
+
+    def _used(self, i: int) -> list[int]:
+        """Outputs of an operation that somebody reads or that the network returns."""
+        outputs = self._operation(i).outputs
+        return [v for v in outputs if self.readers[v] or v in self.walk.outputs]
+
+    def _rejoins(self, value: int, product: int) -> bool:
+        """Whether everything that reads a value ends in one product: a gate."""
+        seen, open_ = set(), [i for i in self.readers[value] if i != product]
+        while open_:
+            i = open_.pop()
+            if i in seen:
+                continue
+            seen.add(i)
+            for output in self._operation(i).outputs:
+                if output in self.walk.outputs or len(seen) > _GATE:
+                    return False
+                open_ += [j for j in self.readers[output] if j != product]
+        # A residual branch ends in a product never, a gate always: nothing may run past it.
+        return all(j <= product for j in seen)
+
+    def before(self, layer: MixingLayer) -> MixingLayer | None:
+        """The pointwise layer from which the one data path leads to a layer."""
+        value = layer.source
+        while True:
+            i = self.makers.get(value)
+            if i is None:
+                return None
+            if i in self.at:
+                found = self.at[i]
+                return found if found.pointwise and self.follow(found.target) is layer else None
+            if self.role(i) not in _PER_CHANNEL | {Role.MULTIPLY, Role.ADD}:
+                return None
+            inputs = self._operation(i).inputs
+            value = inputs[0]
+
+    def onward(self, value: int) -> tuple[dict[int, int], list[str]]:
+        """Layers that read a value through what is linear, and the obstacles on the way.
+
+        Layers come by their operation, with the number of places that flattening gave each channel
+        (1 without it). Obstacles are ``"sum"``, ``"activation"`` (and whatever is not linear),
+        ``"grouped"``, ``"output"`` and ``"unknown"``.
+        """
+        layers: dict[int, int] = {}
+        obstacles: dict[str, None] = {}
+        for kind, layer, places in self._explore(value):
+            if layer is not None:
+                layers[layer] = places
+            if kind:
+                obstacles[kind] = None
+        return layers, list(obstacles)
+
+    def _explore(self, value: int) -> Iterator[tuple[str, int | None, int]]:
+        seen: set[int] = set()
+        open_ = [(value, 1)]
+        while open_:
+            here, places = open_.pop()
+            if here in seen:
+                continue
+            seen.add(here)
+            if here in self.walk.outputs:
+                yield "output", None, places
+            for i in self.readers[here]:
+                if i in self.at:
+                    yield "grouped" if self.at[i].groups > 1 else "", i, places
+                    continue
+                role, joins = self.role(i), self.joins(i)
+                if role is Role.ADD and joins:
+                    yield "sum", None, places
+                gate = role is Role.MULTIPLY and joins
+                if gate or role is Role.UNKNOWN or not self.linear(i):
+                    yield ("unknown" if role is Role.UNKNOWN else "activation"), None, places
+                if gate or self.linear(i):  # a gate keeps the channels and scales them
+                    spread = places * self.flattened(i)
+                    open_ += [(output, spread) for output in self._operation(i).outputs]
+
+    def linear(self, i: int) -> bool:
+        """Whether an operation that is no layer is linear, and keeps channels apart."""
+        role = self.role(i)
+        return role in _LINEAR or role is Role.ADD or (role is Role.MULTIPLY and not self.joins(i))
+
+    def flattened(self, i: int) -> int:
+        """Places that a reshape to one axis gives each channel; 1 for everything else."""
+        operation = self._operation(i)
+        before = self.walk.shapes[operation.inputs[0]]
+        after = self.walk.shapes[operation.outputs[0]]
+        flat = role_of(operation.name) is Role.MOVE and len(before) > 2 and len(after) == 2
+        return after[1] // before[1] if flat and after[1] % before[1] == 0 else 1
+
+    def next_width(self, value: int) -> int:
+        """Weights per channel of the layers next on the way, whatever lies between."""
+        seen: set[int] = set()
+        open_, width, weights = [(value, 1)], 0, set()
+        while open_:
+            here, places = open_.pop()
+            for i in self.readers[here]:
+                if i in seen:
+                    continue
+                seen.add(i)
+                layer = self.at.get(i)
+                if layer is None:
+                    spread = places * self.flattened(i)
+                    open_ += [(output, spread) for output in self._operation(i).outputs]
+                elif layer.weight not in weights:
+                    weights.add(layer.weight)
+                    width += places * (layer.entries // layer.C)
+        return width
+
+    def _operation(self, i: int) -> Operation:
+        return self.walk.operations[i]

@@ -1,0 +1,84 @@
+"""What operators do to channels: one row per operator of torch; what has none is listed.
+
+``Role.LINEAR`` treats channels alike and keeps sums; an activation does not; and so on. The roles
+decide where a block or a linear run ends.
+"""
+
+from enum import Enum
+
+__all__ = ["Role", "role_of"]
+
+
+class Role(Enum):
+    """What an operation does to channels."""
+
+    CONV = "convolution"
+    MATRIX = "matrix product"  # a linear layer where one side is a weight
+    BATCH_NORM = "batch norm"  # linear in eval mode
+    NORM = "normalization"  # by statistics of the input itself
+    ACTIVATION = "activation"
+    AVERAGE = "average pooling"
+    MAXIMUM = "max pooling"
+    ADD = "sum"
+    MULTIPLY = "product"  # a gate where both sides depend on the input, else a scale
+    CONCAT = "concatenation"
+    MOVE = "move"
+    PAD = "padding"
+    RESIZE = "resizing"
+    UNKNOWN = "not understood"
+
+
+_ROWS: dict[Role, str] = {
+    Role.CONV: "convolution _convolution conv1d conv2d conv3d",
+    Role.MATRIX: "addmm mm bmm baddbmm matmul linear addbmm",
+    Role.BATCH_NORM: (
+        "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit "
+        "cudnn_batch_norm batch_norm _batch_norm_no_update _batch_norm_with_update"
+    ),
+    Role.NORM: (
+        "native_layer_norm native_group_norm _fused_rms_norm rms_norm linalg_vector_norm norm "
+        "var var_mean std _native_batch_norm_legit_functional"
+    ),
+    Role.ACTIVATION: (
+        "relu relu_ gelu gelu_ silu silu_ sigmoid sigmoid_ tanh tanh_ hardtanh hardtanh_ hardswish "
+        "hardswish_ hardsigmoid hardsigmoid_ leaky_relu leaky_relu_ elu elu_ celu selu softplus "
+        "mish mish_ prelu _prelu_kernel rrelu rrelu_with_noise clamp clamp_ clamp_min clamp_min_ "
+        "clamp_max threshold threshold_ softmax _softmax log_softmax _log_softmax log_sigmoid "
+        "log_sigmoid_forward exp exp_ log abs sqrt rsqrt pow reciprocal square erf sin cos neg_abs "
+        "glu softsign hardshrink softshrink relu6 maximum minimum where sign round floor "
+        "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu "
+        "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math_for_mps "
+        "_safe_softmax logsumexp"
+    ),
+    Role.AVERAGE: (
+        "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d "
+        "_adaptive_avg_pool3d adaptive_avg_pool2d mean sum"
+    ),
+    Role.MAXIMUM: (
+        "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices "
+        "max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool1d amax max amin min topk"
+    ),
+    Role.ADD: "add add_ sub sub_ rsub",
+    Role.MULTIPLY: "mul mul_ div div_",
+    Role.CONCAT: "cat stack concat",
+    Role.MOVE: (
+        "view _unsafe_view reshape _reshape_alias permute transpose t expand clone contiguous "
+        "slice select split split_with_sizes unsafe_split unsafe_chunk chunk unsqueeze unsqueeze_ "
+        "squeeze squeeze_ alias detach flatten unflatten movedim roll flip _to_copy to copy copy_ "
+        "unbind index index_select narrow repeat lift_fresh pixel_shuffle pixel_unshuffle "
+        "channel_shuffle native_channel_shuffle neg neg_ dropout native_dropout gather unfold "
+        "im2col col2im as_strided repeat_interleave constant"
+    ),
+    Role.PAD: "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d pad",
+    Role.RESIZE: (
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
+        "upsample_bicubic2d _upsample_bilinear2d_aa upsample_linear1d upsample_trilinear3d"
+    ),
+}
+
+_ROLES = {name: role for role, names in _ROWS.items() for name in names.split()}
+
+
+def role_of(operator: str) -> Role:
+    """The role of an operator, by the name that torch dispatches."""
+    return _ROLES.get(operator, Role.UNKNOWN)

@@ -1,0 +1,89 @@
+"""The network that a command line names, and its checkpoint."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from krratio.auditing.errors import ModelError
+from krratio.errors import MissingExtraError
+
+__all__ = ["build", "load_weights"]
+
+
+def build(target: str) -> nn.Module:
+    """Import ``MODULE:CALLABLE``, which runs its code, and call it without arguments.
+
+    Weights come to lie on ``device="meta"`` where the constructor allows it.
+
+    Raises
+    ------
+    ModelError
+        There is no such module or callable, it raises, or it returns no network.
+    """
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise ModelError(f"{target!r}: MODULE:CALLABLE is needed, such as my_models:resnet50")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except Exception as error:
+        raise ModelError(f"{target!r} cannot be imported: {_said(error)}") from error
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found):
+        raise ModelError(f"{target!r} is a {type(found).__name__}; a callable or module is needed")
+    try:
+        with torch.device("meta"):
+            model = found()
+    except Exception:  # a constructor that reads values: build it with them
+        try:
+            model = found()
+        except Exception as error:
+            raise ModelError(f"{target!r} raises when it is called: {_said(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"{target!r} returns a {type(model).__name__}; a torch.nn.Module is needed"
+        )
+    return model
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put a checkpoint into a network: a state dict by ``weights_only=True``, or safetensors.
+
+    Raises
+    ------
+    ModelError
+        The file is missing, holds more than tensors, or does not fit the network.
+    MissingExtraError
+        It is a safetensors file and that package is not installed.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            load_file = importlib.import_module("safetensors.torch").load_file
+        except ImportError:
+            raise MissingExtraError(
+                f"{path} needs the package safetensors: pip install safetensors"
+            ) from None
+        state = load_file(path)
+    else:
+        try:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        except Exception as error:
+            raise ModelError(f"{path} cannot be read as plain tensors: {_said(error)}") from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else state
+    try:
+        model.load_state_dict(state, assign=True)
+    except Exception as error:
+        raise ModelError(f"{path} does not fit the network: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,363 @@
+"""The audit: known K, R and classes, exact counts, and no trace left."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import krratio as kr
+from audit_models import Gate, Inverted, Next, Residual, Shuffle, linear_bottleneck
+from krratio import cli
+from krratio.auditing.errors import ForwardError
+from krratio.auditing.flow import Flow
+from krratio.auditing.kinds import Role, role_of
+from krratio.auditing.walk import walk
+from krratio.errors import ShapeError
+
+
+def rows(model, shape=(32, 8, 8), level="block"):
+    frame = kr.audit(model, shape).to_frame()
+    return frame[frame["level"] == level].reset_index(drop=True)
+
+
+# Blocks, their K, R and class
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "kind", "K", "R", "redundancy", "also"),
+    [
+        (Residual(), (32, 8, 8), "bottleneck_block", 32, 8, "branch only", "approximate"),
+        (
+            Residual(groups=4),
+            (32, 8, 8),
+            "grouped_bottleneck_block",
+            32,
+            8,
+            "branch only",
+            "approximate",
+        ),
+        (Inverted(), (8, 8, 8), "inverted_residual_block", 8, 48, "none", "bound only"),
+        (Shuffle(), (16, 8, 8), "depthwise_bottleneck_block", 8, 8, "none", "bound only"),
+        (Next(), (12, 8, 8), "depthwise_separable_block", 48, 12, "approximate", ""),
+        (linear_bottleneck(), (3, 8, 8), "bottleneck_block", 16, 4, "exact", ""),
+    ],
+)
+def test_known_blocks_have_their_known_ratio_and_class(model, shape, kind, K, R, redundancy, also):
+    found = rows(model, shape)
+    assert len(found) == 1
+    row = found.iloc[0]
+    assert (row["kind"], row["K"], row["R"], row["ratio"]) == (kind, K, R, K / R)
+    assert (row["redundancy"], row["also"]) == (redundancy, also)
+
+
+def test_a_gate_lies_on_the_data_path_and_pooling_and_concatenation_end_it():
+    spatial, pointwise = nn.Conv2d(4, 6, 3), nn.Conv2d(6, 9, 1)
+    assert len(rows(nn.Sequential(spatial, Gate(6), pointwise), (4, 8, 8))) == 1
+    assert len(rows(nn.Sequential(spatial, nn.AvgPool2d(2), pointwise), (4, 8, 8))) == 0
+
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.spatial, self.pointwise = spatial, nn.Conv2d(12, 9, 1)
+
+        def forward(self, x):
+            y = self.spatial(x)
+            return self.pointwise(torch.cat([y, y], 1))
+
+    assert len(rows(Joined(), (4, 8, 8))) == 0
+
+
+def test_a_chain_of_separable_convolutions_names_its_own_pointwise_layers():
+    """Depthwise, 1x1, depthwise, 1x1: the first 1x1 is no reduction of the second block."""
+    layers = [nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.ReLU()]
+    layers += [nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1), nn.ReLU()]
+    found = rows(nn.Sequential(*layers), (4, 9, 9))
+    assert found["kind"].tolist() == ["depthwise_separable_block"] * 2
+    assert found["ratio"].tolist() == [2, 1]
+
+
+def test_the_counts_of_a_linear_bottleneck_are_those_of_the_formula():
+    row = rows(linear_bottleneck(), (3, 8, 8)).iloc[0]
+    P = 4 * 10  # weights of the linear layer per channel
+    counted = kr.counts.tucker(l=(3, 9), R_j=(5, None), R=4, K=16, P=P)
+    assert row["naive"] == counted.naive
+    assert row["covering"] == counted.covering
+    assert row["excess"] == counted.redundancy > 16 * 4 + 12 * P  # 5 channels of rank 3, too
+    assert row["params"] == 3 * 5 + 5 + 5 * 4 * 9 + 4 + 4 * 16 + 16
+
+
+def test_a_wide_run_is_as_wide_as_what_passes_it():
+    row = rows(linear_bottleneck(R=4, K=64), (3, 8, 8), "chain").iloc[0]
+    assert (row["K"], row["R"], row["redundancy"]) == (64, 4, "exact")
+    narrow = nn.Sequential(nn.Conv2d(16, 32, 1), nn.AvgPool2d(8), nn.Flatten(), nn.Linear(32, 3))
+    row = rows(narrow, (16, 8, 8), "chain").iloc[0]
+    assert (row["K"], row["R"]) == (32, 3)  # three outputs read them
+    assert rows(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 5, 1)), (3, 4, 4), "chain"
+    ).empty
+
+
+# Counts against torch itself
+
+
+def test_parameters_are_counted_once_and_macs_for_each_use():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            return self.conv(F.relu(self.conv(x)))
+
+    found = kr.audit(Tied(), (4, 6, 6))
+    assert found.parameters == 4 * 4 * 9 + 4
+    assert found.macs == 2 * 36 * 4 * 4 * 9
+    assert found.to_frame()["level"].tolist() == ["layer", "layer"]
+
+
+@pytest.mark.parametrize(
+    "model", [Residual(), Residual(groups=4), Inverted(32), Shuffle(32), Next(32)]
+)
+def test_macs_are_half_of_the_flops_that_torch_counts(model):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        model.eval()(torch.zeros(1, 32, 8, 8))
+    assert 2 * kr.audit(model, (32, 8, 8)).macs == counter.get_total_flops()
+
+
+def test_convolutions_of_one_two_and_three_modes_and_their_transposes():
+    layers = {
+        "conv1d": (nn.Conv1d(3, 4, 3, stride=2), (3, 9), 4 * 4 * 3 * 3),
+        "conv3d": (nn.Conv3d(3, 4, 3), (3, 5, 5, 5), 27 * 4 * 3 * 27),
+        "conv_transpose2d": (
+            nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2),
+            (6, 5, 5),
+            25 * 6 * 2 * 4,
+        ),
+        "depthwise_conv2d": (nn.Conv2d(6, 12, 3, groups=6), (6, 5, 5), 9 * 12 * 9),
+        "linear": (nn.Linear(7, 5), (3, 7), 3 * 5 * 7),
+    }
+    for kind, (layer, shape, macs) in layers.items():
+        found = kr.audit(nn.Sequential(layer), shape)
+        row = found.to_frame().iloc[0]
+        assert row["kind"] == kind
+        assert row["macs"] == found.macs == macs
+        assert row["params"] == found.parameters == sum(p.numel() for p in layer.parameters())
+
+
+def test_the_fan_in_rank_sums_over_groups():
+    row = rows(nn.Conv2d(4, 64, 3, groups=2), (4, 5, 5), "layer").iloc[0]
+    assert row["fan_in_rank"] == 2 * min(32, 2 * 9)
+
+
+# What a network is like does not matter, and it stays as it was
+
+
+def test_several_inputs_outputs_and_functional_calls():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6, 3, 3, 3))
+            self.conv, self.head = nn.Conv2d(2, 6, 1), nn.Linear(6, 4)
+
+        def forward(self, image, mask):
+            joined = F.conv2d(image, self.weight, padding=1) + self.conv(mask)
+            return {"map": joined, "logits": self.head(joined.mean((2, 3)))}
+
+    found = kr.audit(Two(), [(3, 8, 8), (2, 8, 8)])
+    frame = found.to_frame()
+    assert frame[frame["level"] == "layer"]["name"].tolist() == ["", "conv", "head"]
+    assert found.not_understood == ()
+
+
+def test_attention_is_its_linear_layers_whatever_they_share():
+    """Queries from one input, keys and values from another: rows of one weight."""
+
+    class Cross(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend = nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, x, y):
+            return self.attend(x, y, y, need_weights=False)[0]
+
+    found = kr.audit(Cross(), [(5, 16), (7, 16)])
+    frame = found.to_frame()
+    layers = frame[frame["level"] == "layer"]
+    assert layers["params"].sum() == found.parameters
+    assert found.macs == (5 + 2 * 7 + 5) * 16 * 16
+
+
+def test_nothing_of_the_network_changes():
+    model = Inverted().train()
+    hook = model.widen.register_forward_hook(lambda *_: None)
+    before, modes = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    ids, state = [id(p) for p in model.parameters()], torch.get_rng_state()
+    kr.audit(model, (8, 8, 8))
+    assert [m.training for m in model.modules()] == modes
+    assert [id(p) for p in model.parameters()] == ids
+    assert list(model.widen._forward_hooks) == [hook.id]
+    assert not nn.modules.module._global_forward_hooks
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_a_billion_parameters_need_no_memory():
+    with torch.device("meta"):
+        model = nn.Sequential(*(nn.Linear(20_000, 20_000) for _ in range(3)))
+    found = kr.audit(model, (20_000,))
+    assert found.parameters == 3 * (20_000**2 + 20_000)
+    assert found.macs == 3 * 20_000**2
+
+
+def test_what_is_not_understood_is_listed():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(2, 9, 1)
+
+        def forward(self, x):
+            return torch.fft.fft(self.conv(x))
+
+    found = kr.audit(Odd(), (2, 4, 4))
+    assert found.not_understood == (("", "_fft_r2c"),)
+    assert "not understood: _fft_r2c" in found.summary()
+    assert found.to_frame()["redundancy"].iloc[0] == "unknown"
+    assert role_of("no_such_operator") is Role.UNKNOWN
+
+
+def test_refusals_hold_the_path_and_the_shapes():
+    class Branching(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ForwardError, match=r"module '1' \(Branching\).*control flow on data"):
+        kr.audit(nn.Sequential(nn.Conv2d(3, 4, 1), Branching()), (3, 8, 8))
+    with pytest.raises(ForwardError, match=r"module '1' \(Linear\) raised.*inputs \(3, 8, 8\)"):
+        kr.audit(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), (3, 8, 8))
+    with pytest.raises(ShapeError, match="input shape"):
+        kr.audit(nn.Conv2d(3, 4, 1), (3, 0, 8))
+
+
+# Reports
+
+
+def test_the_columns_and_the_json_agree_and_hold_no_nan():
+    found = kr.audit(linear_bottleneck(), (3, 8, 8))
+    frame = found.to_frame()
+    expected = (
+        "level name kind K R ratio fan_in_rank params naive covering excess redundancy also macs"
+    )
+    assert list(frame.columns) == expected.split()
+    read = json.loads(found.to_json())
+    assert read["parameters"] == found.parameters
+    assert len(read["rows"]) == len(frame)
+    assert math.isnan(frame["covering"].iloc[0])
+    assert read["rows"][0]["covering"] is None
+    assert sum(read["shares"].values()) == pytest.approx(1)
+
+
+def test_the_page_escapes_every_name_and_needs_no_network(tmp_path):
+    model = nn.Sequential()
+    model.add_module("<script>alert(1)</script>", linear_bottleneck())
+    page = tmp_path / "audit.html"
+    kr.audit(model, (3, 8, 8), name="<b>&'\"").to_html(page)
+    text = page.read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<b>" not in text
+    assert "http" not in text
+    assert list(tmp_path.iterdir()) == [page]  # nothing half written beside it
+
+
+def test_the_picture_shows_every_block():
+    axis = kr.audit(nn.Sequential(Residual(), Residual()), (32, 8, 8)).plot()
+    assert [t.get_text() for t in axis.get_legend().get_texts()] == ["branch only (2)"]
+
+
+MINE = """
+from torch import nn
+
+def net():
+    convs = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 16, 1)
+    return nn.Sequential(*convs, nn.Flatten(1), nn.Linear(576, 2))
+
+def broken():
+    raise RuntimeError("no luck")
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return tmp_path
+
+
+def test_the_command_writes_what_it_was_asked_for(mine: Path):
+    files = "--html", "a.html", "--json", "a.json", "--csv", "a.csv", "--sort", "ratio"
+    command = [sys.executable, "-m", "krratio", "audit", "mine:net", "--input", "3,8,8", *files]
+    done = subprocess.run(command, cwd=mine, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "expansion_block, K/R = 4: exact" in done.stdout
+    assert {p.name for p in mine.glob("a.*")} == {"a.html", "a.json", "a.csv"}
+
+
+def test_a_checkpoint_is_read_as_plain_tensors_and_has_to_fit(mine: Path, capsys):
+    state = {"0.weight": torch.zeros(4, 3, 3, 3), "0.bias": torch.zeros(4)}
+    state |= {"1.weight": torch.zeros(16, 4, 1, 1), "1.bias": torch.zeros(16)}
+    state |= {"3.weight": torch.zeros(2, 576), "3.bias": torch.zeros(2)}
+    torch.save(state, mine / "good.pt")
+    torch.save(state | {"3.bias": torch.zeros(5)}, mine / "other.pt")
+    torch.save({"model": nn.Linear(2, 2)}, mine / "pickle.pt")
+    options = ["audit", "mine:net", "--input", "3,8,8", "--weights"]
+    assert cli.main([*options, "good.pt"]) == 0
+    for name, said in (
+        ("other.pt", "other.pt does not fit the network"),
+        ("pickle.pt", "pickle.pt cannot be read as plain tensors"),
+        ("no.pt", "no.pt cannot be read"),
+    ):
+        assert cli.main([*options, name]) == 2
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "shape", "said"),
+    [
+        ("mine:nothing", "3,8,8", "cannot be imported"),
+        ("mine:broken", "3,8,8", "no luck"),
+        ("mine", "3,8,8", "MODULE:CALLABLE is needed"),
+        ("mine:MINE", "3,8,8", "cannot be imported"),
+        ("mine:nn.functional.math.pi", "3,8,8", "is a float"),
+        ("mine:net", "3,x", "--input '3,x'"),
+        ("mine:net", "5,8,8", "module '0' (Conv2d)"),
+        ("mine:net", "3,-8,8", "positive integers"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_said_in_one_line(mine: Path, capsys, target, shape, said):
+    assert cli.main(["audit", target, "--input", shape]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_every_value_of_a_walk_has_a_shape_and_one_maker():
+    found = walk(Inverted(), [(8, 6, 6)])
+    makers = Counter(v for op in found.operations for v in op.outputs)
+    assert max(makers.values()) == 1
+    flow = Flow(found)
+    assert len(flow.layers) == 5
+    assert all(layer.target in found.shapes for layer in flow.layers)
