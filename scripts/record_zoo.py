@@ -110,7 +110,6 @@ def _row(year: int, module: str, name: str) -> dict[str, Any]:
     peer_seconds, peer = _best(lambda: torchinfo.summary(model, (1, 3, size, size), **options))
     frame = found.to_frame()
     blocks = frame[frame["level"] == "block"]
-    shares = found.shares()
     row = {
         "year": year,
         "name": name,
@@ -122,7 +121,7 @@ def _row(year: int, module: str, name: str) -> dict[str, Any]:
         "ratio_high": blocks["ratio"].max(),
         "K > R": int((blocks["ratio"] > 1).sum()),
     }
-    row |= {f"share {c}": shares.get(c, 0.0) for c in ("exact", "branch only", "approximate")}
+    row |= {f"share {c}": found.shares.get(c, 0.0) for c in ("exact", "branch only", "approximate")}
     return row | {
         "torchinfo_parameters": peer.total_params,
         "torchinfo_macs": peer.total_mult_adds,

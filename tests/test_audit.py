@@ -123,6 +123,11 @@ def test_parameters_are_counted_once_and_macs_for_each_use():
     assert found.parameters == 4 * 4 * 9 + 4
     assert found.macs == 2 * 36 * 4 * 4 * 9
     assert found.to_frame()["level"].tolist() == ["layer", "layer"]
+    twice = Residual()
+    shares = kr.audit(nn.Sequential(twice, twice), (32, 8, 8)).shares
+    norms = 2 * (8 + 8 + 32)
+    assert shares["no block"] == pytest.approx(norms / (norms + 32 * 8 * 2 + 8 * 8 * 9))
+    assert sum(shares.values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from krratio.experiments.estimators import full as fit_full
     from krratio.experiments.statistics import Statistics
     from krratio.experiments.training import Trained, train
+    from krratio.networks import blocks
     from krratio.networks.trace import trace
     from krratio.theory import bounds, counts
     from krratio.theory.bounds import error_bound, sample_size
@@ -34,6 +35,7 @@ __all__ = [
     "TensorizedNetwork",
     "Trained",
     "audit",
+    "blocks",
     "bounds",
     "count",
     "counts",
@@ -73,6 +75,7 @@ _HOMES = {
     "train": "experiments.training",
 }
 _MODULES = {
+    "blocks": "networks.blocks",
     "bounds": "theory.bounds",
     "counts": "theory.counts",
     "datasets": "experiments.datasets",

@@ -48,6 +48,9 @@ class Audit:
         All of them, shared ones once.
     macs
         Of one forward for one input.
+    shares
+        Share of the parameters that lie in blocks of each class, every weight counted with the
+        first block that uses it; the rest is ``"no block"``.
     not_understood
         (module, operator) of every operation without a row in the table of kinds.
     """
@@ -56,6 +59,7 @@ class Audit:
     rows: tuple[dict[str, Any], ...]
     parameters: int
     macs: int
+    shares: dict[str, float]
     not_understood: tuple[tuple[str, str], ...]
 
     def to_frame(self) -> pd.DataFrame:
@@ -77,7 +81,7 @@ class Audit:
             "macs": self.macs,
             "conventions": CONVENTIONS,
             "not_understood": [list(pair) for pair in self.not_understood],
-            "shares": self.shares(),
+            "shares": self.shares,
             "rows": rows,
         }
         return json.dumps(whole, indent=1, allow_nan=False)
@@ -94,16 +98,6 @@ class Audit:
 
         return draw(self, axis)
 
-    def shares(self) -> dict[str, float]:
-        """Share of the parameters that lie in blocks of each class; the rest is ``"no block"``."""
-        total = max(1, self.parameters)
-        shares: dict[str, float] = {}
-        for row in self.rows:
-            if row["level"] == "block":
-                shares[row["redundancy"]] = shares.get(row["redundancy"], 0.0) + row["params"]
-        shares["no block"] = max(0.0, self.parameters - sum(shares.values()))
-        return {name: count / total for name, count in shares.items()}
-
     def summary(self) -> str:
         """A few lines: totals, blocks by class and ratio, what was not understood, conventions."""
         frame = self.to_frame()
@@ -115,7 +109,7 @@ class Audit:
             lines.append(f"  {len(part):3d} x {kind}, K/R = {ratio:.3g}: {redundancy}")
         if found.empty:
             lines.append("  no block: no spatial convolution leads to a pointwise one on one path")
-        for name, share in self.shares().items():
+        for name, share in self.shares.items():
             lines.append(f"  {share:6.1%} of the parameters: {name}")
         for module, operator in self.not_understood:
             lines.append(f"  not understood: {operator} in '{module}'")
@@ -157,7 +151,9 @@ def audit(
     """
     flow = Flow(walk(model, _shapes(input_shape)))
     rows = [_layer_row(flow, layer) for layer in flow.layers]
-    rows += [_block_row(flow, block) for block in blocks(flow)]
+    found = blocks(flow)
+    block_rows = [_block_row(flow, block) for block in found]
+    rows += block_rows
     rows += [_chain_row(flow, chain) for chain in chains(flow)]
     operations = enumerate(flow.walk.operations)
     unknown = {(op.module, op.name): None for i, op in operations if flow.role(i) is Role.UNKNOWN}
@@ -166,8 +162,22 @@ def audit(
         tuple(rows),
         flow.walk.parameters,
         sum(layer.macs for layer in flow.layers),
+        _shares(flow, found, [row["redundancy"] for row in block_rows]),
         tuple(unknown),
     )
+
+
+def _shares(flow: Flow, found: Sequence[Block], redundancies: Sequence[str]) -> dict[str, float]:
+    """Share of the parameters by class of the first block that uses them."""
+    counted: set[str] = set()
+    sums: dict[str, int] = {}
+    for block, redundancy in zip(found, redundancies, strict=True):
+        for layer in block.layers:
+            if layer.weight not in counted:
+                counted.add(layer.weight)
+                sums[redundancy] = sums.get(redundancy, 0) + layer.parameters
+    sums["no block"] = flow.walk.parameters - sum(sums.values())
+    return {name: count / max(1, flow.walk.parameters) for name, count in sums.items()}
 
 
 _COLUMNS = (
@@ -205,7 +215,7 @@ def _layer_row(flow: Flow, layer: MixingLayer) -> dict[str, Any]:
 
 
 def _block_row(flow: Flow, block: Block) -> dict[str, Any]:
-    parts = [p for p in (block.reduction, block.spatial, block.pointwise) if p is not None]
+    parts = block.layers
     excess = block.naive - block.covering
     extra = ["bound only"] if excess < 0 else []
     if block.spatial.C * block.spatial.window <= block.R < block.K:

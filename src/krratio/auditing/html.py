@@ -78,7 +78,7 @@ def _shares(found: Audit) -> str:
     items = "".join(
         f"<li><span class='dot' style='background:{_COLOURS.get(name, '#bbbbbb')}'></span>"
         f"{share:.1%} {escape(name)}</li>"
-        for name, share in found.shares().items()
+        for name, share in found.shares.items()
     )
     return f"<p>Share of the parameters by class of their block:</p><ul>{items}</ul>"
 

@@ -32,6 +32,12 @@ class Block:
     next_width: int
 
     @property
+    def layers(self) -> tuple[MixingLayer, ...]:
+        """Its layers, in order."""
+        parts = (self.reduction, self.spatial, self.pointwise)
+        return tuple(part for part in parts if part is not None)
+
+    @property
     def K(self) -> int:  # noqa: N802 - the symbol of the theory
         """Channels that the pointwise layer puts out."""
         return self.pointwise.K
