@@ -204,6 +204,11 @@ def test_attention_is_its_linear_layers_whatever_they_share():
     assert found.macs == (5 + 2 * 7 + 5) * 16 * 16
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_weights_may_have_any_dtype(dtype):
+    assert kr.audit(Inverted().to(dtype), (8, 8, 8)).macs == kr.audit(Inverted(), (8, 8, 8)).macs
+
+
 def test_nothing_of_the_network_changes():
     model = Inverted().train()
     hook = model.widen.register_forward_hook(lambda *_: None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from krratio import plotting
     from krratio.auditing.audit import Audit, audit
+    from krratio.auditing.folding import FoldResult, fold
     from krratio.experiments import datasets
     from krratio.experiments.draws import Draws
     from krratio.experiments.estimators import Fit, Fits, fit
@@ -31,6 +32,7 @@ __all__ = [
     "Draws",
     "Fit",
     "Fits",
+    "FoldResult",
     "Statistics",
     "TensorizedNetwork",
     "Trained",
@@ -43,6 +45,7 @@ __all__ = [
     "error_bound",
     "fit",
     "fit_full",
+    "fold",
     "from_tensor",
     "intrinsic_dimension",
     "plotting",
@@ -59,6 +62,7 @@ _HOMES = {
     "Draws": "experiments.draws",
     "Fit": "experiments.estimators",
     "Fits": "experiments.fits",
+    "FoldResult": "auditing.folding",
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
@@ -67,6 +71,7 @@ _HOMES = {
     "error_bound": "theory.bounds",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",
+    "fold": "auditing.folding",
     "from_tensor": "theory.from_tensor",
     "intrinsic_dimension": "theory.dimension",
     "sample_size": "theory.bounds",

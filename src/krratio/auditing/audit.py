@@ -23,7 +23,7 @@ from krratio.errors import ShapeError
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CONVENTIONS", "Audit", "audit", "write"]
+__all__ = ["CONVENTIONS", "Audit", "audit", "shapes_of", "write"]
 
 CONVENTIONS = (
     "A MAC is one multiply-add with a weight, for one input; biases, normalization, activations "
@@ -149,7 +149,7 @@ def audit(
     pointwise layer puts out and R those that enter it. Redundancy classes:
     :func:`krratio.auditing.structure.classes`.
     """
-    flow = Flow(walk(model, _shapes(input_shape)))
+    flow = Flow(walk(model, shapes_of(input_shape)))
     rows = [_layer_row(flow, layer) for layer in flow.layers]
     found = blocks(flow)
     block_rows = [_block_row(flow, block) for block in found]
@@ -267,7 +267,8 @@ def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
     return path if few else f"{parts[0].name} ... {parts[-1].name}"
 
 
-def _shapes(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
+def shapes_of(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
+    """One shape for each input, checked."""
     single = len(input_shape) == 0 or isinstance(input_shape[0], int)
     shapes: list[Any] = [input_shape] if single else list(input_shape)
     for shape in shapes:

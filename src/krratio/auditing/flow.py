@@ -149,6 +149,7 @@ class Flow:
         before = self.walk.shapes[operation.inputs[0]]
         after = self.walk.shapes[operation.outputs[0]]
         flat = role_of(operation.name) is Role.MOVE and len(before) > 2 and len(after) == 2
+        flat &= after[:1] == before[:1]  # not images and channels in one
         return after[1] // before[1] if flat and after[1] % before[1] == 0 else 1
 
     def next_width(self, value: int) -> int:

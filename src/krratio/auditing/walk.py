@@ -103,7 +103,9 @@ def walk(model: nn.Module, inputs: Sequence[Shape]) -> Walk:
         path of the module that was running.
     """
     recorder = _Recorder(model)
-    tensors = [torch.empty((1, *shape), device="meta") for shape in inputs]
+    floats = (p.dtype for p in model.parameters() if p.is_floating_point())
+    dtype = next(floats, torch.get_default_dtype())  # inputs have that of the weights
+    tensors = [torch.empty((1, *shape), dtype=dtype, device="meta") for shape in inputs]
     for tensor in tensors:
         recorder.value(tensor)
     with preserved(model), _watching(recorder), torch.no_grad(), _no_fast_path():

@@ -1,0 +1,190 @@
+"""Folding: the same function with the channels that can pass, and a reason for every other edge."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import krratio as kr
+from audit_models import Inverted, Residual
+from krratio.auditing.errors import FoldError
+
+
+def randomized(model):
+    """Weights, offsets and statistics of no special value, float64, eval mode."""
+    torch.manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.weight)
+            nn.init.normal_(module.bias)
+    return model.double().eval()
+
+
+def bottleneck(R=3, K=12, *, bias=False, norm=False, padding=0, head="linear"):
+    """1x1, 3x3, 1x1 (R -> K), and what reads the K channels."""
+    layers = [
+        nn.Conv2d(4, 5, 1, bias=bias),
+        nn.Conv2d(5, R, 3, bias=bias),
+        nn.Conv2d(R, K, 1, bias=bias),
+    ]
+    layers += [nn.BatchNorm2d(K)] if norm else []
+    if head == "linear":
+        layers += [nn.AvgPool2d(3), nn.Flatten(), nn.Linear(4 * K, 10)]
+    else:
+        layers += [nn.Conv2d(K, 7, 3, padding=padding)]
+    return randomized(nn.Sequential(*layers)), (4, 8, 8)
+
+
+def same(one, other, shape):
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    with torch.no_grad():
+        expected, found = one(x), other(x)
+    return float((expected - found).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("head", "padding"), [("linear", 0), ("conv", 0), ("conv", 1)])
+def test_an_expansion_folds_to_its_bottleneck_or_one_channel_more(norm, bias, head, padding):
+    model, shape = bottleneck(bias=bias, norm=norm, padding=padding, head=head)
+    found = kr.fold(model, shape)
+    assert same(model, found.model, shape) < 1e-10
+    row = found.report.set_index("name").loc["2"]
+    constant = (bias or norm) and padding > 0  # an offset outside of the range meets zero padding
+    assert row["channels"] == 3 + constant
+    assert row["reason"] == ""
+    before, after = kr.audit(model, shape), kr.audit(found.model, shape)
+    assert after.parameters == before.parameters - found.report["saved"].sum() < before.parameters
+    assert after.macs < before.macs
+
+
+def test_the_naive_fold_is_wrong_where_an_offset_meets_zero_padding():
+    """Dropping the constant channel, the offset to the reader's bias: wrong by tens of per cent."""
+    model, shape = bottleneck(bias=True, padding=1, head="conv")
+    naive = copy.deepcopy(model)
+    wide, reader = model[2], model[3]
+    with torch.no_grad():
+        weight = torch.einsum("mkab,kr->mrab", reader.weight, wide.weight[:, :, 0, 0])
+        naive[3] = nn.Conv2d(3, 7, 3, padding=1).double()
+        naive[3].weight.copy_(weight)
+        naive[3].bias.copy_(reader.bias + torch.einsum("mkab,k->m", reader.weight, wide.bias))
+    naive[2] = nn.Identity()
+    assert same(model, naive, shape) > 0.1
+    assert same(model, kr.fold(model, shape).model, shape) < 1e-10
+
+
+def test_few_outputs_leave_few_channels():
+    model = randomized(
+        nn.Sequential(
+            nn.Conv1d(8, 16, 3, padding=1), nn.AvgPool1d(9), nn.Flatten(), nn.Linear(16, 3)
+        )
+    )
+    found = kr.fold(model, (8, 9))
+    assert found.report.set_index("name").loc["0", "channels"] == 3
+    assert same(model, found.model, (8, 9)) < 1e-10
+
+
+def test_a_numerical_rank_is_cut_off_on_request_and_its_error_reported():
+    model, shape = bottleneck(R=6, K=12)
+    with torch.no_grad():
+        left, sizes, right = torch.linalg.svd(model[2].weight[:, :, 0, 0], full_matrices=False)
+        sizes[2:] = 1e-4 * sizes[0]
+        model[2].weight.copy_((left * sizes @ right)[..., None, None])
+    assert kr.fold(model, shape).report.set_index("name").loc["2", "channels"] == 6
+    cut = kr.fold(model, shape, tol=1e-3)
+    row = cut.report.set_index("name").loc["2"]
+    assert row["channels"] == 2
+    assert row["error"] == pytest.approx(2e-4 / float((sizes / sizes[0]).norm()), rel=1e-6)
+    assert 1e-6 < cut.difference < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "name", "reason"),
+    [
+        (Residual(), (32, 8, 8), "expand.0", "a sum of two values follows"),
+        (Residual(), (32, 8, 8), "reduce.0", "activation"),
+        (Inverted(), (8, 8, 8), "depthwise.0", "activation"),
+        (nn.Sequential(nn.Conv1d(2, 8, 1), nn.Conv1d(8, 8, 3, groups=8)), (2, 9), "0", "depthwise"),
+        (nn.Sequential(nn.Conv1d(2, 8, 1)), (2, 9), "0", "output of the network"),
+        (
+            nn.Sequential(nn.Conv1d(2, 8, 1), nn.MaxPool1d(2), nn.Conv1d(8, 2, 1)),
+            (2, 8),
+            "0",
+            "max pooling",
+        ),
+        (nn.Sequential(nn.Conv1d(2, 8, 1), nn.Linear(9, 4)), (2, 9), "0", "moved"),
+        (
+            nn.Sequential(nn.Conv1d(8, 4, 1), nn.Conv1d(4, 8, 1)),
+            (8, 9),
+            "0",
+            "no more than what can pass",
+        ),
+        (
+            nn.Sequential(nn.Conv1d(2, 8, 1), nn.AvgPool1d(3, padding=1), nn.Conv1d(8, 2, 1)),
+            (2, 9),
+            "0",
+            "padded pooling",
+        ),
+        (
+            nn.Sequential(nn.Conv1d(2, 8, 1), nn.ChannelShuffle(2), nn.Conv1d(8, 2, 1)),
+            (2, 9),
+            "0",
+            "moved",
+        ),
+    ],
+)
+def test_what_does_not_fold_is_listed_with_its_reason(model, shape, name, reason):
+    model = randomized(copy.deepcopy(model))
+    found = kr.fold(model, shape)
+    rows = found.report.set_index("name")
+    assert reason in rows.loc[name, "reason"]
+    assert found.difference == 0
+    assert sum(p.numel() for p in found.model.parameters()) == sum(
+        p.numel() for p in model.parameters()
+    )
+
+
+def test_shared_weights_do_not_fold():
+    conv = nn.Conv1d(2, 2, 1)
+    wide = nn.Conv1d(2, 8, 1), nn.Conv1d(8, 2, 1)
+    model = nn.Sequential(*wide, conv, *wide)
+    reasons = kr.fold(randomized(model), (2, 9)).report["reason"]
+    assert reasons.str.contains("shared").any()
+
+
+def test_the_network_that_was_given_stays_as_it_was_and_dtype_and_mode_too():
+    model, shape = bottleneck(bias=True, norm=True)
+    model = model.float().train()
+    before = copy.deepcopy(model.state_dict())
+    found = kr.fold(model, shape)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert model.training
+    assert found.model.training
+    assert {p.dtype for p in found.model.parameters()} == {torch.float32}
+    x = torch.randn(2, *shape)
+    torch.testing.assert_close(found.model.eval()(x), model.eval()(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_chain_folds_edge_by_edge():
+    """Two expansions in a row: both become as narrow as what passes."""
+    layers = nn.Conv1d(3, 2, 1), nn.Conv1d(2, 9, 1), nn.Conv1d(9, 11, 3), nn.AvgPool1d(7)
+    model = randomized(nn.Sequential(*layers, nn.Flatten(), nn.Linear(11, 5)))
+    found = kr.fold(model, (3, 9))
+    assert found.report.set_index("name")["channels"].to_dict() == {"0": 2, "1": 2, "2": 5, "5": 5}
+    assert found.difference < 1e-12
+
+
+def test_what_cannot_be_folded_at_all_is_refused():
+    model, shape = bottleneck()
+    with pytest.raises(FoldError, match="device='meta'"):
+        kr.fold(model.to("meta"), shape)
+    with pytest.raises(FoldError, match="tol=2"):
+        kr.fold(bottleneck()[0], shape, tol=2)
+    mixed, shape = bottleneck()
+    mixed[0].float()
+    with pytest.raises(FoldError, match="dtypes"):
+        kr.fold(mixed, shape)
