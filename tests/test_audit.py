@@ -248,6 +248,15 @@ def test_what_is_not_understood_is_listed():
     assert role_of("no_such_operator") is Role.UNKNOWN
 
 
+def test_a_computed_weight_is_listed():
+    normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 9, 1))
+    found = kr.audit(nn.Sequential(normed, nn.ReLU(), nn.Conv2d(9, 3, 1)), (2, 4, 4))
+    assert found.not_understood == (("0", "convolution with a computed weight"),)
+    assert found.parameters == 9 * 2 + 9 + 9 + 9 * 3 + 3
+    frame = found.to_frame()
+    assert frame["name"].tolist() == ["2"]
+
+
 def test_refusals_hold_the_path_and_the_shapes():
     class Branching(nn.Module):
         def forward(self, x):

@@ -14,7 +14,7 @@ from torch import nn
 
 from krratio.auditing.chains import Chain, chains
 from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role
+from krratio.auditing.kinds import Role, role_of
 from krratio.auditing.layers import MixingLayer
 from krratio.auditing.structure import Block, blocks, classes
 from krratio.auditing.walk import walk
@@ -52,7 +52,8 @@ class Audit:
         Share of the parameters that lie in blocks of each class, every weight counted with the
         first block that uses it; the rest is ``"no block"``.
     not_understood
-        (module, operator) of every operation without a row in the table of kinds.
+        (module, operator) of every operation without a row in the table of kinds, and of layers
+        whose weight is no parameter but computed from some.
     """
 
     name: str
@@ -155,8 +156,13 @@ def audit(
     block_rows = [_block_row(flow, block) for block in found]
     rows += block_rows
     rows += [_chain_row(flow, chain) for chain in chains(flow)]
-    operations = enumerate(flow.walk.operations)
-    unknown = {(op.module, op.name): None for i, op in operations if flow.role(i) is Role.UNKNOWN}
+    unknown: dict[tuple[str, str], None] = {}
+    for i, operation in enumerate(flow.walk.operations):
+        computed = role_of(operation.name) in (Role.CONV, Role.MATRIX) and not flow.joins(i)
+        if flow.role(i) is Role.UNKNOWN:
+            unknown[operation.module, operation.name] = None
+        elif computed and i not in flow.at:  # no product of two values, and no parameter either
+            unknown[operation.module, f"{operation.name} with a computed weight"] = None
     return Audit(
         name or type(model).__name__,
         tuple(rows),
