@@ -248,6 +248,85 @@ def test_what_is_not_understood_is_listed():
     assert role_of("no_such_operator") is Role.UNKNOWN
 
 
+def test_what_a_network_keeps_in_its_containers_stays_real():
+    class Cached(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cache, self.conv = {}, nn.Conv1d(2, 3, 1)
+
+        def forward(self, x):
+            if x.shape[-1] not in self.cache:
+                self.cache[x.shape[-1]] = torch.linspace(0, 1, x.shape[-1], device=x.device)
+            return self.conv(x) + self.cache[x.shape[-1]]
+
+    model = Cached()
+    kr.audit(model, (2, 5))
+    assert model.cache == {}
+    assert model(torch.zeros(1, 2, 5)).shape == (1, 3, 5)
+
+
+@pytest.mark.parametrize(
+    "norm", [nn.InstanceNorm2d(16), nn.BatchNorm2d(16, track_running_stats=False)]
+)
+def test_norms_by_statistics_of_the_input_are_not_linear(norm):
+    layers = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 16, 1), norm, nn.Conv2d(16, 8, 1)
+    assert rows(nn.Sequential(*layers), (2, 6, 6))["redundancy"].tolist() == ["approximate"]
+
+
+def test_a_square_is_no_scale():
+    class Square(nn.Module):
+        def forward(self, x):
+            return x * x
+
+    layers = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 16, 1), Square(), nn.Conv2d(16, 8, 1)
+    assert rows(nn.Sequential(*layers), (2, 6, 6))["redundancy"].tolist() == ["approximate"]
+
+
+def test_linear_layers_on_tokens_have_the_rank_of_their_features():
+    model = nn.Sequential(nn.Linear(8, 32), nn.Linear(32, 16))
+    for tokens in (3, 20):
+        row = rows(model, (tokens, 8), "chain").iloc[0]
+        assert (row["K"], row["R"], row["redundancy"]) == (32, 8, "exact")
+
+
+def test_a_linear_layer_along_the_width_is_no_pointwise_layer():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 16))
+    assert rows(model, (3, 8, 8)).empty
+
+
+def test_buffers_are_no_parameters_and_a_reshaped_weight_has_the_shape_it_is_used_with():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("blur", torch.ones(16, 1, 3, 3))
+            self.flat, self.head = nn.Parameter(torch.ones(8, 27)), nn.Conv2d(16, 4, 1)
+
+        def forward(self, image, features):
+            blurred = self.head(F.conv2d(features, self.blur, groups=16))
+            return blurred, F.conv2d(image, self.flat.view(8, 3, 3, 3))
+
+    found = kr.audit(Fixed(), [(3, 8, 8), (16, 8, 8)])
+    frame = found.to_frame()
+    layers = frame[frame["level"] == "layer"]
+    assert layers["kind"].tolist() == ["depthwise_conv2d", "conv2d", "conv2d"]
+    assert layers["params"].tolist() == [0, 16 * 4 + 4, 8 * 27]
+    assert layers["macs"].tolist() == [36 * 16 * 9, 36 * 64, 36 * 8 * 27]
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert min(found.shares.values()) >= 0
+
+
+def test_a_layer_of_a_constant_is_listed():
+    class Query(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.query, self.project = nn.Parameter(torch.ones(2, 4)), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return x @ self.project(self.query).T
+
+    assert ("project", "addmm of a constant") in kr.audit(Query(), (3, 4)).not_understood
+
+
 def test_a_computed_weight_is_listed():
     normed = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 9, 1))
     found = kr.audit(nn.Sequential(normed, nn.ReLU(), nn.Conv2d(9, 3, 1)), (2, 4, 4))
@@ -268,6 +347,10 @@ def test_refusals_hold_the_path_and_the_shapes():
         kr.audit(nn.Sequential(nn.Flatten(), nn.Linear(7, 2)), (3, 8, 8))
     with pytest.raises(ShapeError, match="input shape"):
         kr.audit(nn.Conv2d(3, 4, 1), (3, 0, 8))
+    with pytest.raises(ShapeError, match="input shape 3"):
+        kr.audit(nn.Conv2d(3, 4, 1), 3)
+    with pytest.raises(ForwardError, match=r"parameter '0\.weight' has no shape yet"):
+        kr.audit(nn.Sequential(nn.LazyConv2d(4, 1)), (3, 8, 8))
 
 
 # Reports

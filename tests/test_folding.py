@@ -1,6 +1,7 @@
 """Folding: the same function with the channels that can pass, and a reason for every other edge."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -188,3 +189,136 @@ def test_what_cannot_be_folded_at_all_is_refused():
     mixed[0].float()
     with pytest.raises(FoldError, match="dtypes"):
         kr.fold(mixed, shape)
+
+
+def wide(*between, outputs=2):
+    """1x1 convolutions 2 -> 8 -> outputs with something between."""
+    return nn.Sequential(nn.Conv1d(2, 8, 1), *between, nn.Conv1d(8, outputs, 1))
+
+
+class Aliased(nn.Module):
+    """Layers with two names, as many networks keep them."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 8, 1), nn.Conv1d(8, 2, 1)
+        self.stem = nn.Sequential(self.first)
+
+    def forward(self, x):
+        return self.second(self.stem(x))
+
+
+class Measured(nn.Module):
+    """A weight that something else reads too."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 8, 1), nn.Conv1d(8, 2, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x)) * self.first.weight.sum()
+
+
+class NormTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = (
+            nn.Conv1d(2, 8, 1),
+            nn.Conv1d(8, 8, 1),
+            nn.Conv1d(8, 2, 1),
+        )
+        self.norm = nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.third(self.norm(self.second(self.norm(self.first(x)))))
+
+
+class Places(nn.Module):
+    """A sum over places: an offset counts once for each."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 8, 1), nn.Linear(8, 20)
+
+    def forward(self, x):
+        return self.second(self.first(x).sum(2))
+
+
+class OverChannels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 8, 1), nn.Conv1d(8, 20, 1)
+
+    def forward(self, x):
+        return self.second(self.first(x).mean(1))
+
+
+@dataclasses.dataclass
+class Out:
+    logits: torch.Tensor
+    features: torch.Tensor
+
+
+class Structured(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 8, 1), nn.Conv1d(8, 2, 1)
+
+    def forward(self, x):
+        features = self.first(x)
+        return Out(self.second(features), features)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "reason"),
+    [
+        (Aliased(), (2, 9), "several names"),
+        (Measured(), (2, 9), "used elsewhere"),
+        (NormTwice(), (2, 9), "used elsewhere"),
+        (Places(), (2, 9), "sum over places"),
+        (OverChannels(), (2, 8, 9), "mean over channels"),
+        (Structured(), (2, 9), "output of the network"),
+        (wide(nn.InstanceNorm1d(8)), (2, 9), "normalization"),
+        (wide(nn.BatchNorm1d(8, track_running_stats=False)), (2, 9), "normalization"),
+    ],
+)
+def test_what_looks_foldable_and_is_not_stays(model, shape, reason):
+    model = randomized_offsets(model)
+    found = kr.fold(model, shape)
+    assert reason in found.report.set_index("name").loc[found.report["name"].iloc[0], "reason"]
+    assert found.difference == 0
+    count = [sum(p.numel() for p in m.parameters()) for m in (model, found.model)]
+    assert count[0] == count[1]
+
+
+def randomized_offsets(model):
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return model.double().eval()
+
+
+def test_folding_goes_on_until_nothing_folds():
+    layers = nn.Conv1d(20, 32, 1), nn.Conv1d(32, 64, 1), nn.Conv1d(64, 2, 1)
+    model = randomized_offsets(nn.Sequential(*layers))
+    once = kr.fold(model, (20, 5))
+    assert once.report.set_index("name").loc["0", "channels"] == 2
+    assert once.difference < 1e-10
+    again = kr.fold(once.model, (20, 5))
+    assert (again.report["reason"] != "").all()
+    saved = [sum(p.numel() for p in m.parameters()) for m in (model, once.model)]
+    assert saved[0] - saved[1] == once.report["saved"].sum()
+
+
+def test_frozen_layers_and_modes_stay_so_and_no_random_number_is_used():
+    model = randomized_offsets(wide(nn.BatchNorm1d(8), nn.Identity()))
+    model.train()
+    model[2].eval()
+    model[0].requires_grad_(False)
+    state = torch.get_rng_state()
+    found = kr.fold(model, (2, 9))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert found.report.set_index("name").loc["0", "reason"] == ""
+    assert [m.training for m in found.model] == [True, True, False, True]
+    assert not found.model[0].weight.requires_grad
+    assert found.model[3].weight.requires_grad

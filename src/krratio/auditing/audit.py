@@ -156,7 +156,7 @@ def audit(
     block_rows = [_block_row(flow, block) for block in found]
     rows += block_rows
     rows += [_chain_row(flow, chain) for chain in chains(flow)]
-    unknown: dict[tuple[str, str], None] = {}
+    unknown = {(m, f"{op} of a constant"): None for m, op in flow.walk.unseen}
     for i, operation in enumerate(flow.walk.operations):
         computed = role_of(operation.name) in (Role.CONV, Role.MATRIX) and not flow.joins(i)
         if flow.role(i) is Role.UNKNOWN:
@@ -275,6 +275,8 @@ def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
 
 def shapes_of(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
     """One shape for each input, checked."""
+    if not isinstance(input_shape, Sequence):
+        raise ShapeError(f"input shape {input_shape!r}: a tuple such as (3, 224, 224) is needed")
     single = len(input_shape) == 0 or isinstance(input_shape[0], int)
     shapes: list[Any] = [input_shape] if single else list(input_shape)
     for shape in shapes:

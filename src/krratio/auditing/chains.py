@@ -1,8 +1,10 @@
 """Linear runs: layers with nothing but linear operations between, and the rank that can pass."""
 
+import math
 from dataclasses import dataclass
 
 from krratio.auditing.flow import Flow
+from krratio.auditing.kinds import Role
 from krratio.auditing.layers import MixingLayer
 
 __all__ = ["Chain", "chains"]
@@ -65,26 +67,35 @@ def _ranks(flow: Flow, onward: dict[int, tuple[dict[int, int], list[str]]]) -> d
         readers, ends = onward[layer.operation]
         read = sum(flow.at[i].window * places * passing[i] for i, places in readers.items())
         whole = layer.K if set(ends) - {"sum", "grouped"} or not readers else read
-        passing[layer.operation] = min(layer.K, whole, behind[layer.operation])
+        passing[layer.operation] = int(min(layer.K, whole, behind[layer.operation]))
     return passing
 
 
-def _arriving(flow: Flow) -> dict[int, int]:
+def _arriving(flow: Flow) -> dict[int, float]:
     """Rank that can come out of each layer, from what lies before it in its run."""
-    ranks: dict[int, int] = {}  # by value; inputs and what is not linear have their channels
-    behind: dict[int, int] = {}
-    shapes = flow.walk.shapes
+    ranks: dict[int, float] = {}  # by value; infinite at inputs and behind what is not linear
+    behind: dict[int, float] = {}
     for i, operation in enumerate(flow.walk.operations):
-        found = _channels(shapes[operation.outputs[0]]) if operation.outputs else 1
-        entering = [ranks.get(v, _channels(shapes[v])) for v in dict.fromkeys(operation.inputs)]
+        entering = [ranks.get(v, math.inf) for v in dict.fromkeys(operation.inputs)]
+        found = math.inf
         if i in flow.at:
             layer = flow.at[i]
-            found = behind[i] = min(layer.K, entering[0] * layer.window)
-        elif flow.linear(i):
-            found = min(found, sum(entering) * flow.flattened(i))
+            found = behind[i] = min(layer.K, min(entering[0], layer.C) * layer.window)
+        elif flow.linear(i) and _keeps(flow, i):
+            found = sum(entering) * flow.flattened(i)
         ranks |= dict.fromkeys(operation.outputs, found)
     return behind
 
 
-def _channels(shape: tuple[int, ...]) -> int:
-    return shape[1] if len(shape) > 1 else 1
+def _keeps(flow: Flow, i: int) -> bool:
+    """Whether an operation leaves channels together: no reshape but flattening behind them."""
+    operation = flow.walk.operations[i]
+    if flow.role(i) is not Role.MOVE:
+        return True
+    before, after = (flow.walk.shapes[v] for v in (operation.inputs[0], operation.outputs[0]))
+    if operation.name in _TOGETHER or before == after or before[-1] == after[-1]:
+        return True
+    return len(after) == 2 and after[:1] == before[:1]
+
+
+_TOGETHER = ("permute", "transpose", "squeeze", "unsqueeze", "expand", "clone")

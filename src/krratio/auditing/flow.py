@@ -27,22 +27,31 @@ class Flow:
         role = role_of(self._operation(i).name)
         if role in (Role.CONV, Role.MATRIX) and i not in self.at:
             return Role.MULTIPLY
+        if role is Role.BATCH_NORM and any(o is True for o in self._operation(i).options.values()):
+            return Role.NORM  # by statistics of the input: instance norm, or no running ones
         return role
 
     def joins(self, i: int) -> bool:
-        """Whether an operation reads two different values."""
-        return len(set(self._operation(i).inputs)) > 1
+        """Whether an operation reads two values; for products also one value twice."""
+        inputs = self._operation(i).inputs
+        return len(inputs if self.role(i) is Role.MULTIPLY else set(inputs)) > 1
 
     def follow(self, value: int) -> MixingLayer | None:
         """The layer at the end of the one data path from a value, or None where it ends earlier.
 
         Batch norm, activations, gates (squeeze-and-excitation), shuffles and padding may lie on the
-        way; pooling, sums, concatenations and splits end it.
+        way; pooling, sums, concatenations and splits end it. A linear layer reads channels only
+        where they were moved to the last mode.
         """
+        moved = False
         while True:
             step = self._step(value)
-            if step is None or step in self.at:
-                return None if step is None else self.at[step]
+            if step is None:
+                return None
+            if step in self.at:
+                along = self.at[step].kind != "linear" or moved
+                return self.at[step] if along else None
+            moved |= self._operation(step).name in ("permute", "transpose")
             value = self._operation(step).outputs[0]
 
     def _step(self, value: int) -> int | None:

@@ -14,7 +14,7 @@ from krratio.auditing.errors import FoldError
 from krratio.auditing.flow import Flow
 from krratio.auditing.kinds import Role
 from krratio.auditing.layers import MixingLayer
-from krratio.auditing.walk import walk
+from krratio.auditing.walk import Operation, tensors, walk
 from krratio.theory.fold import fold_expansion
 
 __all__ = ["FoldResult", "fold"]
@@ -103,50 +103,105 @@ def fold(
     """
     if tol is not None and not 0 < tol < 1:
         raise FoldError(f"tol={tol}: None or a number between 0 and 1 is needed.")
-    shapes = shapes_of(input_shape)
-    dtype = _dtype(model)
-    whole = copy.deepcopy(model).double().eval()
-    folded = copy.deepcopy(whole)
-    done: dict[str, dict[str, object]] = {}
-    while True:
-        rows, changed = _pass(folded, shapes, tol, done)
-        if not changed:
-            break
-    difference = _difference(whole, folded, shapes)
-    if tol is None and not difference <= _SAME:
-        raise FoldError(f"the folded network differs by {difference:.1e}: report this as a defect")
-    report = pd.DataFrame([*done.values(), *rows], columns=list(_COLUMNS))
-    folded.to(dtype).train(model.training)
-    return FoldResult(folded, report, difference)
+    shapes, dtype = shapes_of(input_shape), _dtype(model)
+    with torch.random.fork_rng(devices=[]):
+        try:
+            whole = copy.deepcopy(model).double().eval()
+        except Exception as error:
+            raise FoldError(f"the network cannot be copied: {error}") from error
+        folding = _Folding(whole, copy.deepcopy(whole), shapes, tol)
+        while folding.step():
+            pass
+        difference = folding.difference()
+    folded = folding.model.to(dtype)
+    for name, module in folded.named_modules():
+        was = _module(model, name)
+        module.training = model.training if was is None else was.training
+    return FoldResult(folded, folding.report(), difference)
 
 
 _COLUMNS = ("name", "K", "channels", "reader", "saved", "error", "reason")
 
 
-def _pass(
-    model: nn.Module, shapes: list[Shape], tol: float | None, done: dict[str, dict[str, object]]
-) -> tuple[list[dict[str, object]], bool]:
-    """Fold the first edge that can be, or say of all edges why not."""
-    flow = Flow(walk(model, shapes))
-    refused = []
-    for layer in flow.layers:
-        if layer.name in done:
-            continue
-        row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
-        row |= {"name": layer.name, "K": layer.K, "channels": layer.K, "saved": 0, "error": 0.0}
+class _Folding:
+    """A network on its way, edge by edge; every fold is checked, and undone if it is off.
+
+    ``done`` holds the row of each folded layer, ``wrong`` the layers whose fold failed the check.
+    """
+
+    def __init__(
+        self, whole: nn.Module, model: nn.Module, shapes: list[Shape], tol: float | None
+    ) -> None:
+        self.whole, self.model, self.shapes, self.tol = whole, model, shapes, tol
+        self.done: dict[str, dict[str, object]] = {}
+        self.wrong: dict[str, str] = {}
+        self.refused: list[dict[str, object]] = []
+
+    def step(self) -> bool:
+        """Fold the first edge that can be, or say of all edges why not."""
+        flow = Flow(walk(self.model, self.shapes))
+        self.refused = []
+        for layer in flow.layers:
+            row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
+            row |= {"name": layer.name, "K": layer.K, "channels": layer.K, "saved": 0, "error": 0.0}
+            try:
+                edge = _edge(flow, layer, self.model, self.wrong)
+                row |= {"reader": edge.reader.name} | self._fold(edge)
+            except _RefusalError as refusal:
+                self.refused.append(row | {"reason": str(refusal)})
+                continue
+            before = self.done.get(layer.name)
+            if before is not None:
+                row |= {"K": before["K"], "saved": before["saved"] + row["saved"]}  # type: ignore[operator]
+            self.done[layer.name] = row
+            return True
+        return False
+
+    def _fold(self, edge: _Edge) -> dict[str, object]:
+        pair, found = _folded_pair(edge, self.model, self.tol)
+        norm = _module(self.model, edge.norm) if edge.norm else None
+        new = {edge.producer.name: pair[0], edge.reader.name: pair[1]}
+        if edge.norm:
+            new[edge.norm] = nn.Identity()
+        old = {name: self.model.get_submodule(name) for name in new}
+        for name, module in new.items():
+            for parameter in module.parameters():
+                parameter.requires_grad_(any(q.requires_grad for q in old[name].parameters()))
+            self.model.set_submodule(name, module.eval())
+        problem = self._problem()
+        if problem:
+            for name, module in old.items():
+                self.model.set_submodule(name, module)
+            self.wrong[edge.producer.name] = problem
+            raise _RefusalError(problem)
+        if norm is not None:
+            saved = sum(p.numel() for p in norm.parameters())
+            found["saved"] += saved  # type: ignore[operator]
+        return found
+
+    def _problem(self) -> str:
+        """What is wrong with the network as it is now; empty if nothing is."""
         try:
-            edge = _edge(flow, layer, model)
-            row["reader"] = edge.reader.name
-            done[layer.name] = row | _fold_edge(edge, model, tol)
-        except _RefusalError as refusal:
-            refused.append(row | {"reason": str(refusal)})
-        else:
-            return refused, True
-    return refused, False
+            difference = self.difference()
+        except Exception as error:
+            return f"the folded network fails: {str(error).splitlines()[0]}"
+        allowed = _SAME if self.tol is None else math.inf
+        return "" if difference <= allowed else f"the folded network differs by {difference:.1e}"
+
+    def difference(self) -> float:
+        """How far both networks are apart on random inputs."""
+        return _difference(self.whole, self.model, self.shapes)
+
+    def report(self) -> pd.DataFrame:
+        """One row for each layer."""
+        rest = [row for row in self.refused if row["name"] not in self.done]
+        return pd.DataFrame([*self.done.values(), *rest], columns=list(_COLUMNS))
 
 
-def _edge(flow: Flow, layer: MixingLayer, model: nn.Module) -> _Edge:
+def _edge(flow: Flow, layer: MixingLayer, model: nn.Module, wrong: dict[str, str]) -> _Edge:
     """The edge behind a layer, or the obstacle."""
+    if layer.name in wrong:
+        raise _RefusalError(wrong[layer.name])
     _plain(flow, layer, model)
     value, norm = layer.target, None
     for i in _path(flow, layer.target):
@@ -172,6 +227,9 @@ def _edge(flow: Flow, layer: MixingLayer, model: nn.Module) -> _Edge:
             if value != layer.target:
                 raise _RefusalError("a norm follows behind pooling or flattening")
             norm = operation.module
+            found = _module(model, norm)
+            assert found is not None
+            _named_once(flow, model, found, norm, i)
         _keeps_channels(flow, i)
         value = operation.outputs[0]
     raise _RefusalError("unreachable")  # _path ends at a layer or raises
@@ -202,9 +260,24 @@ def _keeps_channels(flow: Flow, i: int) -> None:
             raise _RefusalError("its channels are moved")
     elif len(after) < 2 or after[1] != before[1]:
         raise _RefusalError(f"{role.value} over channels follows")
-    padding = operation.options.get(3, [])
-    if role is Role.AVERAGE and isinstance(padding, list | tuple) and any(padding):
-        raise _RefusalError("padded pooling follows")
+    if role is Role.AVERAGE:
+        _plain_average(operation, len(before))
+
+
+def _plain_average(operation: Operation, modes: int) -> None:
+    """Refuse what averages over channels, pads, or divides by another number than it sums."""
+    lists = {i: o for i, o in operation.options.items() if isinstance(o, list | tuple)}
+    if operation.name.startswith("avg_pool"):
+        if any(lists.get(3, ())):
+            raise _RefusalError("padded pooling follows")
+        if operation.options.get(6) is not None or operation.options.get(4):
+            raise _RefusalError("pooling with another divisor follows")
+    elif operation.name == "mean":
+        axes = {axis % modes for axis in lists.get(1, range(modes))}
+        if axes & {0, 1}:
+            raise _RefusalError("a mean over channels follows")
+    elif operation.name == "sum":
+        raise _RefusalError("a sum over places follows")
 
 
 def _plain(flow: Flow, layer: MixingLayer, model: nn.Module) -> None:
@@ -214,10 +287,22 @@ def _plain(flow: Flow, layer: MixingLayer, model: nn.Module) -> None:
         raise _RefusalError(f"{layer.name or 'a functional call'} is no plain module of torch")
     if sum(other.weight == layer.weight for other in flow.layers) > 1:
         raise _RefusalError(f"the weights of {layer.name} are shared")
+    _named_once(flow, model, module, layer.name, layer.operation)
     if isinstance(module, Conv) and module.padding_mode != "zeros":
         raise _RefusalError(f"{layer.name} pads by the mode {module.padding_mode!r}")
+
+
+def _named_once(flow: Flow, model: nn.Module, module: nn.Module, name: str, at: int) -> None:
+    """Refuse modules with several names, with hooks, or whose weights something else reads."""
+    names = [n for n, m in model.named_modules(remove_duplicate=False) if m is module]
+    if len(names) > 1:
+        raise _RefusalError(f"{name} has several names: {', '.join(names)}")
     if module._forward_hooks or module._forward_pre_hooks:
-        raise _RefusalError(f"{layer.name} has hooks")
+        raise _RefusalError(f"{name} has hooks")
+    own = {f"{name}.{field}" for field, _ in [*module.named_parameters(), *module.named_buffers()]}
+    for i, operation in enumerate(flow.walk.operations):
+        if i != at and own & set(operation.arguments):
+            raise _RefusalError(f"the weights of {name} are used elsewhere too")
 
 
 def _module(model: nn.Module, path: str) -> nn.Module | None:
@@ -227,8 +312,10 @@ def _module(model: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def _fold_edge(edge: _Edge, model: nn.Module, tol: float | None) -> dict[str, object]:
-    """Fold one edge in place and say what came of it."""
+def _folded_pair(
+    edge: _Edge, model: nn.Module, tol: float | None
+) -> tuple[tuple[nn.Module, nn.Module], dict[str, object]]:
+    """Producer and reader with fewer channels between, and what came of it."""
     producer, reader = (_module(model, layer.name) for layer in (edge.producer, edge.reader))
     if edge.producer.groups > 1:
         raise _RefusalError("it has groups")
@@ -242,25 +329,17 @@ def _fold_edge(edge: _Edge, model: nn.Module, tol: float | None) -> dict[str, ob
     error = float(sizes[rank:].norm() / sizes.norm().clamp_min(1e-300))
     rows = reader.weight.detach().reshape(len(reader.weight), K, -1)
     by_channel = rows.permute(0, 2, 1).flatten(0, 1)  # (outputs and places, K)
-    if len(by_channel) < rank:
-        pair = _from_reader(producer, reader, weight, offset, by_channel)
-    else:
-        expansion = _pointwise(producer, left[:, :rank] * sizes[:rank], offset)
-        narrow, folded = fold_expansion(expansion, reader)
-        pair = _composed(producer, right[:rank], narrow), folded
+    expansion = _pointwise(producer, left[:, :rank] * sizes[:rank], offset)
+    narrow, folded = fold_expansion(expansion, reader)
+    pair: tuple[nn.Module, nn.Module] = _composed(producer, right[:rank], narrow), folded
+    if len(by_channel) < len(next(pair[0].parameters())):
+        pair, error = _from_reader(producer, reader, weight, offset, by_channel), 0.0
     channels = len(next(pair[0].parameters()))
     old = sum(p.numel() for m in (producer, reader) for p in m.parameters())
     saved = old - sum(p.numel() for m in pair for p in m.parameters())
     if channels >= K or saved <= 0:
         raise _RefusalError(f"its {K} channels are no more than what can pass")
-    model.set_submodule(edge.producer.name, pair[0])
-    model.set_submodule(edge.reader.name, pair[1])
-    if edge.norm:
-        norm = _module(model, edge.norm)
-        assert norm is not None
-        saved += sum(p.numel() for p in norm.parameters())
-        model.set_submodule(edge.norm, nn.Identity())
-    return {"channels": channels, "saved": saved, "error": error}
+    return pair, {"channels": channels, "saved": saved, "error": error}
 
 
 def _with_norm(conv: Conv, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
@@ -345,17 +424,8 @@ def _difference(one: nn.Module, other: nn.Module, shapes: list[Shape]) -> float:
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(2, *s, generator=generator, dtype=torch.float64) for s in shapes]
     with torch.no_grad():
-        pairs = list(zip(_flat(one(*inputs)), _flat(other(*inputs)), strict=True))
+        pairs = list(zip(tensors(one(*inputs)), tensors(other(*inputs)), strict=True))
+    if any(a.shape != b.shape for a, b in pairs):
+        return math.inf
     largest = max(float(a.abs().max()) for a, _ in pairs)
     return max(float((a - b).abs().max()) for a, b in pairs) / max(largest, 1e-300)
-
-
-def _flat(value: object) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _flat(part)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _flat(part)

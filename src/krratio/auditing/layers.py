@@ -1,6 +1,7 @@
 """Layers with weights, as a walk shows them: channels, window, groups, rank, multiply-adds."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from krratio.auditing.kinds import Role, role_of
@@ -90,7 +91,7 @@ def _convolution(walk: Walk, i: int, operation: Operation) -> MixingLayer | None
     source, weight, *rest = operation.arguments
     if not isinstance(source, int) or not isinstance(weight, str) or weight not in walk.weights:
         return None
-    shape, target = walk.weights[weight], operation.outputs[0]
+    shape, target = operation.shapes[1], operation.outputs[0]
     transposed, groups = bool(operation.options[6]), int(operation.options[8])
     into, out = walk.shapes[source], walk.shapes[target]
     K, C, window = out[1], into[1], math.prod(shape[2:])
@@ -109,7 +110,7 @@ def _convolution(walk: Walk, i: int, operation: Operation) -> MixingLayer | None
         C,
         window,
         groups,
-        entries + _bias(walk, rest),
+        _trained(walk, operation, (weight, *rest)),
         entries,
         macs,
         source,
@@ -126,8 +127,6 @@ def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
     whole = sorted(given) == sorted((K, C))
     if not whole and not (given[1] == C and given[0] >= K):  # rows of it, as attention takes
         return None
-    others = [a for a in operation.arguments if a != weight]
-    bias = min(K, _bias(walk, others))
     return MixingLayer(
         i,
         weight.rpartition(".")[0],
@@ -137,7 +136,7 @@ def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         C,
         1,
         1,
-        K * C + bias,
+        _trained(walk, operation, operation.arguments),
         K * C,
         math.prod(walk.shapes[target]) * C,
         source,
@@ -149,5 +148,7 @@ def _of(walk: Walk, name: str) -> tuple[int, ...]:
     return walk.weights.get(name, ())
 
 
-def _bias(walk: Walk, arguments: list[int | str]) -> int:
-    return sum(math.prod(_of(walk, a)) for a in arguments if isinstance(a, str) and _of(walk, a))
+def _trained(walk: Walk, operation: Operation, arguments: Sequence[int | str]) -> int:
+    """Entries of the arguments that are parameters, or parts of some."""
+    sizes = zip(operation.arguments, operation.shapes, strict=True)
+    return sum(math.prod(s) for a, s in sizes if a in arguments and a in walk.trainable)

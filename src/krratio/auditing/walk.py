@@ -5,21 +5,27 @@ whatever torch dispatches, also functional calls inside ``forward``. Nothing is 
 weight is allocated or read.
 """
 
+import copy
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from krratio.auditing.errors import ForwardError
+from krratio.auditing.kinds import Role, role_of
 from krratio.networks.preserve import preserved
 
-__all__ = ["Operation", "Walk", "walk"]
+__all__ = ["Operation", "Walk", "tensors", "walk"]
 
 Shape = tuple[int, ...]
+
+_OWN = set(vars(nn.Module()))  # what torch itself keeps in every module, restored elsewhere
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Operation:
         Values read and made, by number; the network's inputs come first.
     arguments
         For each tensor argument in order: the number of a value, or the name of a weight.
+    shapes
+        Shape of each tensor argument.
     options
         The arguments that are no tensors, by position.
     """
@@ -48,6 +56,7 @@ class Operation:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     arguments: tuple[int | str, ...]
+    shapes: tuple[Shape, ...]
     options: Mapping[int, Any]
 
 
@@ -63,6 +72,11 @@ class Walk:
         Of every value, with the batch.
     weights
         Name -> shape of all parameters and buffers; one tensor has one name, its first.
+    trainable
+        Names of those that are parameters.
+    unseen
+        (module, operator) of layers whose input did not come from the network's, as far as could be
+        seen: constants, and values written into them.
     outputs
         Values that the network returns.
     """
@@ -70,6 +84,8 @@ class Walk:
     operations: list[Operation] = field(default_factory=list)
     shapes: dict[int, Shape] = field(default_factory=dict)
     weights: dict[str, Shape] = field(default_factory=dict)
+    trainable: set[str] = field(default_factory=set)
+    unseen: dict[tuple[str, str], None] = field(default_factory=dict)
     parameters: int = 0
     outputs: tuple[int, ...] = ()
 
@@ -102,23 +118,55 @@ def walk(model: nn.Module, inputs: Sequence[Shape]) -> Walk:
         The forward raises, or asks for values where there are only shapes; the message holds the
         path of the module that was running.
     """
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise ForwardError(f"parameter '{name}' has no shape yet: run the network on an input")
     recorder = _Recorder(model)
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     dtype = next(floats, torch.get_default_dtype())  # inputs have that of the weights
-    tensors = [torch.empty((1, *shape), dtype=dtype, device="meta") for shape in inputs]
-    for tensor in tensors:
+    given = [torch.empty((1, *shape), dtype=dtype, device="meta") for shape in inputs]
+    for tensor in given:
         recorder.value(tensor)
-    with preserved(model), _watching(recorder), torch.no_grad(), _no_fast_path():
+    with preserved(model), _contents_kept(model), _watching(recorder), _no_fast_path():
         model.eval()
-        with torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             try:
                 with recorder, torch.device("meta"):
-                    returned = torch.func.functional_call(model, recorder.stand_ins, tuple(tensors))
+                    call = torch.func.functional_call
+                    returned = call(model, recorder.stand_ins, tuple(given))
             except Exception as error:
                 raise _explained(error, recorder, inputs) from error
-    found = [recorder.numbers[id(t)] for t in _tensors(returned) if id(t) in recorder.numbers]
+    found = [recorder.numbers[id(t)] for t in tensors(returned) if id(t) in recorder.numbers]
+    if not found:
+        raise ForwardError(
+            f"the network returns a {type(returned).__name__} in which no tensor that depends on "
+            "the input was found; return tensors, or tuples, dicts or dataclasses of them"
+        )
     recorder.walk.outputs = tuple(found)
     return recorder.walk
+
+
+@contextmanager
+def _contents_kept(model: nn.Module) -> Iterator[None]:
+    """Put back what dicts, lists, sets and deques in a network held: caches fill in a forward."""
+    kept: dict[int, tuple[Any, Any]] = {}
+
+    def keep(value: Any) -> None:
+        if isinstance(value, (dict, list, set, deque)) and id(value) not in kept:
+            kept[id(value)] = value, copy.copy(value)
+            for part in value.values() if isinstance(value, dict) else value:
+                keep(part)
+
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in _OWN:
+                keep(value)
+    try:
+        yield
+    finally:
+        for value, before in kept.values():
+            value.clear()
+            (value.extend if isinstance(value, (list, deque)) else value.update)(before)
 
 
 class _Recorder(TorchDispatchMode):
@@ -138,11 +186,14 @@ class _Recorder(TorchDispatchMode):
             self.stand_ins[name] = self._stand_in(name, weight)
 
     def _stand_in(self, name: str, weight: Tensor) -> Tensor:
-        made = torch.empty_like(weight, device="meta", memory_format=torch.contiguous_format)
+        made = weight
+        if not weight.is_meta:
+            made = torch.empty_like(weight, device="meta", memory_format=torch.contiguous_format)
         self.names[id(made)] = name
         self.walk.weights[name] = tuple(weight.shape)
         if isinstance(weight, nn.Parameter):
             self.walk.parameters += weight.numel()
+            self.walk.trainable.add(name)
         self.kept.append(made)
         return made
 
@@ -162,12 +213,14 @@ class _Recorder(TorchDispatchMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         returned = func(*args, **(kwargs or {}))
-        given = list(_tensors((args, kwargs or {})))
+        given = list(tensors((args, kwargs or {})))
         known = [t for t in given if id(t) in self.numbers]
-        made = list(_tensors(returned))
+        made = list(tensors(returned))
         if known:
             self._write(func, args, given, made)
         else:
+            if role_of(_operator(func)) in (Role.CONV, Role.MATRIX):
+                self.walk.unseen[self.where()[0], _operator(func)] = None
             roots = {self.names[id(t)] for t in given if id(t) in self.names}
             for tensor in made if len(roots) == 1 else ():  # a view of one weight is that weight
                 self.names.setdefault(id(tensor), next(iter(roots)))
@@ -191,12 +244,21 @@ class _Recorder(TorchDispatchMode):
             if id(tensor) in changed:  # in place: the tensor has a new value from here on
                 self.numbers.pop(id(tensor), None)
         fresh = [self.value(tensor) for tensor in made]
-        module, kind = self.stack[-1] if self.stack else ("", self.last[1])
-        options = {i: a for i, a in enumerate(args) if not any(True for _ in _tensors(a))}
-        name = getattr(func, "overloadpacket", func).__name__
+        module, kind = self.where()
+        shapes = tuple(tuple(t.shape) for t in given)
+        options = {i: a for i, a in enumerate(args) if not any(True for _ in tensors(a))}
+        name = _operator(func)
         self.walk.operations.append(
-            Operation(name, module, kind, inputs, tuple(fresh), tuple(arguments), options)
+            Operation(name, module, kind, inputs, tuple(fresh), tuple(arguments), shapes, options)
         )
+
+    def where(self) -> tuple[str, str]:
+        """Path and type of the module that is running."""
+        return self.stack[-1] if self.stack else ("", self.last[1])
+
+
+def _operator(func: Callable[..., Any]) -> str:
+    return str(getattr(func, "overloadpacket", func).__name__)
 
 
 @contextmanager
@@ -248,12 +310,15 @@ def _explained(error: Exception, recorder: _Recorder, inputs: Sequence[Shape]) -
     return ForwardError(f"{where} raised {type(error).__name__}: {text} (inputs {shapes}){hint}")
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists, dicts and dataclasses, in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for part in value.values():
-            yield from _tensors(part)
+            yield from tensors(part)
     elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from _tensors(part)
+            yield from tensors(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from tensors(vars(value))
