@@ -159,7 +159,6 @@ class _Folding:
 
     def _fold(self, edge: _Edge) -> dict[str, object]:
         pair, found = _folded_pair(edge, self.model, self.tol)
-        norm = _module(self.model, edge.norm) if edge.norm else None
         new = {edge.producer.name: pair[0], edge.reader.name: pair[1]}
         if edge.norm:
             new[edge.norm] = nn.Identity()
@@ -174,9 +173,6 @@ class _Folding:
                 self.model.set_submodule(name, module)
             self.wrong[edge.producer.name] = problem
             raise _RefusalError(problem)
-        if norm is not None:
-            saved = sum(p.numel() for p in norm.parameters())
-            found["saved"] += saved  # type: ignore[operator]
         return found
 
     def _problem(self) -> str:
@@ -322,7 +318,8 @@ def _folded_pair(
     if not isinstance(producer, Conv):
         raise _RefusalError("it is a linear layer")
     assert isinstance(reader, Conv | nn.Linear)
-    weight, offset = _with_norm(producer, _module(model, edge.norm) if edge.norm else None)
+    norm = _module(model, edge.norm) if edge.norm else None
+    weight, offset = _with_norm(producer, norm)
     K = len(weight)
     left, sizes, right = torch.linalg.svd(weight.flatten(1), full_matrices=False)
     rank = len(sizes) if tol is None else max(1, int((sizes > tol * sizes[0]).sum()))
@@ -339,6 +336,7 @@ def _folded_pair(
     saved = old - sum(p.numel() for m in pair for p in m.parameters())
     if channels >= K or saved <= 0:
         raise _RefusalError(f"its {K} channels are no more than what can pass")
+    saved += sum(p.numel() for p in norm.parameters()) if norm is not None else 0
     return pair, {"channels": channels, "saved": saved, "error": error}
 
 

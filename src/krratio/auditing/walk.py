@@ -6,6 +6,7 @@ weight is allocated or read.
 """
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,8 +39,6 @@ class Operation:
         Of the operator, such as ``"convolution"``.
     module
         Path of the innermost module that was running; empty for the network itself.
-    kind
-        Its type.
     inputs, outputs
         Values read and made, by number; the network's inputs come first.
     arguments
@@ -52,7 +51,6 @@ class Operation:
 
     name: str
     module: str
-    kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     arguments: tuple[int | str, ...]
@@ -86,8 +84,12 @@ class Walk:
     weights: dict[str, Shape] = field(default_factory=dict)
     trainable: set[str] = field(default_factory=set)
     unseen: dict[tuple[str, str], None] = field(default_factory=dict)
-    parameters: int = 0
     outputs: tuple[int, ...] = ()
+
+    @property
+    def parameters(self) -> int:
+        """Entries of all parameters."""
+        return sum(math.prod(self.weights[name]) for name in self.trainable)
 
     def readers(self) -> dict[int, list[int]]:
         """For each value the operations that read it."""
@@ -129,13 +131,11 @@ def walk(model: nn.Module, inputs: Sequence[Shape]) -> Walk:
         recorder.value(tensor)
     with preserved(model), _contents_kept(model), _watching(recorder), _no_fast_path():
         model.eval()
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            try:
-                with recorder, torch.device("meta"):
-                    call = torch.func.functional_call
-                    returned = call(model, recorder.stand_ins, tuple(given))
-            except Exception as error:
-                raise _explained(error, recorder, inputs) from error
+        try:
+            with torch.no_grad(), recorder, torch.device("meta"):
+                returned = torch.func.functional_call(model, recorder.stand_ins, tuple(given))
+        except Exception as error:
+            raise _explained(error, recorder, inputs) from error
     found = [recorder.numbers[id(t)] for t in tensors(returned) if id(t) in recorder.numbers]
     if not found:
         raise ForwardError(
@@ -178,8 +178,7 @@ class _Recorder(TorchDispatchMode):
         self.numbers: dict[int, int] = {}
         self.names: dict[int, str] = {}
         self.kept: list[Tensor] = []  # alive, since tensors are known by their ids
-        self.stack: list[tuple[str, str]] = []
-        self.last = ("", type(model).__name__)
+        self.stack = [("", type(model).__name__)]
         self.paths = {id(module): name for name, module in model.named_modules()}
         self.stand_ins: dict[str, Tensor] = {}
         for name, weight in [*model.named_parameters(), *model.named_buffers()]:
@@ -192,7 +191,6 @@ class _Recorder(TorchDispatchMode):
         self.names[id(made)] = name
         self.walk.weights[name] = tuple(weight.shape)
         if isinstance(weight, nn.Parameter):
-            self.walk.parameters += weight.numel()
             self.walk.trainable.add(name)
         self.kept.append(made)
         return made
@@ -220,7 +218,7 @@ class _Recorder(TorchDispatchMode):
             self._write(func, args, given, made)
         else:
             if role_of(_operator(func)) in (Role.CONV, Role.MATRIX):
-                self.walk.unseen[self.where()[0], _operator(func)] = None
+                self.walk.unseen[self.stack[-1][0], _operator(func)] = None
             roots = {self.names[id(t)] for t in given if id(t) in self.names}
             for tensor in made if len(roots) == 1 else ():  # a view of one weight is that weight
                 self.names.setdefault(id(tensor), next(iter(roots)))
@@ -244,17 +242,14 @@ class _Recorder(TorchDispatchMode):
             if id(tensor) in changed:  # in place: the tensor has a new value from here on
                 self.numbers.pop(id(tensor), None)
         fresh = [self.value(tensor) for tensor in made]
-        module, kind = self.where()
         shapes = tuple(tuple(t.shape) for t in given)
         options = {i: a for i, a in enumerate(args) if not any(True for _ in tensors(a))}
         name = _operator(func)
         self.walk.operations.append(
-            Operation(name, module, kind, inputs, tuple(fresh), tuple(arguments), shapes, options)
+            Operation(
+                name, self.stack[-1][0], inputs, tuple(fresh), tuple(arguments), shapes, options
+            )
         )
-
-    def where(self) -> tuple[str, str]:
-        """Path and type of the module that is running."""
-        return self.stack[-1] if self.stack else ("", self.last[1])
 
 
 def _operator(func: Callable[..., Any]) -> str:
@@ -267,11 +262,10 @@ def _watching(recorder: _Recorder) -> Iterator[None]:
 
     def enter(module: nn.Module, _args: Any) -> None:
         if id(module) in recorder.paths:
-            recorder.last = (recorder.paths[id(module)], type(module).__name__)
-            recorder.stack.append(recorder.last)
+            recorder.stack.append((recorder.paths[id(module)], type(module).__name__))
 
     def leave(module: nn.Module, _args: Any, _output: Any) -> None:
-        if id(module) in recorder.paths and recorder.stack:
+        if id(module) in recorder.paths:
             recorder.stack.pop()
 
     handles = [
@@ -297,7 +291,7 @@ def _no_fast_path() -> Iterator[None]:
 
 
 def _explained(error: Exception, recorder: _Recorder, inputs: Sequence[Shape]) -> ForwardError:
-    path, kind = recorder.stack[-1] if recorder.stack else recorder.last
+    path, kind = recorder.stack[-1]
     where = f"module '{path}' ({kind})" if path else f"the network itself ({kind})"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     shapes = ", ".join(map(str, inputs))
