@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+import krratio as kr
 from krratio.errors import NonFiniteError, ShapeError, UnsupportedModuleError
 from krratio.networks.graph import INPUT
-from krratio.networks.layers import KINDS, AveragePool, Conv, Linear, Reindex, Sum
+from krratio.networks.layers import KINDS, AveragePool, Conv, Linear, Placement, Reindex, Sum
 from krratio.networks.trace import trace
 from krratio.theory.adjoint import ADJOINT, FORWARD, pull_back, run
 
@@ -319,3 +320,34 @@ def test_a_meta_default_device_changes_nothing():
     with torch.device("meta"):
         graph = trace(net, (3, 6, 5))
     assert graph.output_shape == (2,)
+
+
+def test_a_concatenation_is_a_sum_of_channels_put_in_their_places():
+    net = Body(
+        lambda m, x: torch.cat([m.one(x), x, m.two(x)], 1),
+        one=nn.Conv2d(2, 3, 1),
+        two=nn.Conv2d(2, 4, 3, padding=1),
+    )
+    graph = trace(net, (2, 5, 6))
+    placed = [node.layer for node in graph.nodes if isinstance(node.layer, Placement)]
+    assert [layer.channels for layer in placed] == [(3, 9), (2, 9), (4, 9)]
+    assert graph.output_shape == (9, 5, 6)
+    x = torch.randn(3, 2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tensor = kr.tensorize(net.double(), (2, 5, 6))
+    pulled = torch.einsum("kabcij,ncij->nkab", tensor.input_weight, x)
+    pulled = pulled + tensor.bias
+    torch.testing.assert_close(pulled, net(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        (lambda _, x: torch.cat([x, x], 2), "another mode than the channels"),
+        (lambda _, x: torch.cat([x, x], -1), "another mode than the channels"),
+        (lambda _, x: torch.cat([x, torch.ones(1, 2, 5, 6)], 1), "joins a constant"),
+    ],
+    ids=["rows", "columns", "constant"],
+)
+def test_what_is_no_concatenation_of_channels_is_refused(join, message):
+    with pytest.raises(UnsupportedModuleError, match=message):
+        trace(Body(join), (2, 5, 6))

@@ -25,6 +25,7 @@ __all__ = [
     "Conv",
     "Layer",
     "Linear",
+    "Placement",
     "Reindex",
     "Shape",
     "Sum",
@@ -103,6 +104,22 @@ class Conv(Layer):
                 )
             sizes.append((padded - reach) // self.stride[j] + 1)
         return (self.channels[1], *sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Placement(Conv):
+    """Channels put in their places among zeros: a 1×1 convolution in which nothing varies.
+
+    A concatenation along channels is the sum of one placement for each part.
+    """
+
+    @classmethod
+    def of(cls, channels: int, *, first: int, total: int, modes: int, like: Tensor) -> Self:
+        """Channel i goes to place ``first + i`` of ``total``; entries of the dtype of ``like``."""
+        rows = torch.eye(total, dtype=like.dtype, device="cpu")[:, first : first + channels]
+        ones = (1,) * modes
+        weight = rows.reshape(total, channels, *ones)
+        return cls(weight, None, ones, ((0, 0),) * modes, ones, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,5 +244,13 @@ class Sum(Layer):
         return inputs[0]
 
 
-KINDS: tuple[type[Layer], ...] = (Conv, AveragePool, BatchNorm, Linear, Reindex, Sum)
+KINDS: tuple[type[Layer], ...] = (
+    Conv,
+    Placement,
+    AveragePool,
+    BatchNorm,
+    Linear,
+    Reindex,
+    Sum,
+)
 """Every layer kind; each table of the theory has one row for each."""

@@ -16,7 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from krratio.errors import NonFiniteError, ShapeError
-from krratio.networks.layers import AveragePool, BatchNorm, Conv, Layer, Linear, Shape, Sum
+from krratio.networks.layers import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Layer,
+    Linear,
+    Placement,
+    Shape,
+    Sum,
+)
 from krratio.networks.windows import Windows, adaptive_windows, pooling_windows
 
 __all__ = ["METADATA", "MOVES", "RULES", "RefusalError", "Tracer", "why_unsupported"]
@@ -251,6 +260,23 @@ def _neg(tracer: Tracer, x: Tensor) -> Tensor:
     return _scaled(tracer, x, -1.0)
 
 
+def _concatenate(tracer: Tracer, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    if not all(tracer.is_traced(x) for x in tensors):
+        raise RefusalError("it joins a constant to the channels; only values can be joined")
+    shapes = [tracer.shape(x) for x in tensors]
+    modes = len(shapes[0]) - 1
+    if any(len(s) != modes + 1 or s[1:] != shapes[0][1:] for s in shapes):
+        raise ShapeError(f"it joins {shapes}, which have to agree in all but the channels")
+    if dim % (modes + 2) != 1 or modes < 1:
+        raise RefusalError("it joins along another mode than the channels of images")
+    total, first, parts = sum(shape[0] for shape in shapes), 0, []
+    for x, (channels, *_) in zip(tensors, shapes, strict=True):
+        place = Placement.of(channels, first=first, total=total, modes=modes, like=x)
+        parts.append(tracer.emit(place, x))
+        first += channels
+    return tracer.emit(Sum((1.0,) * len(parts)), *parts)
+
+
 def _in_place(rule: Call) -> Call:
     def changed(tracer: Tracer, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return tracer.rebind(x, rule(tracer, x, *args, **kwargs))
@@ -280,6 +306,7 @@ RULES: dict[Call, Call] = {
         ),
         _dropout,
     ),
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), _concatenate),
     **dict.fromkeys((torch.add, T.add, T.__add__, T.__radd__), _add),
     **dict.fromkeys((torch.sub, T.sub, T.__sub__), _sub),
     **dict.fromkeys((T.__rsub__, torch.rsub), _rsub),
@@ -338,5 +365,5 @@ def why_unsupported(name: str) -> str:
         )
     return (
         "it has no rule here; write it with convolutions, average pooling, linear layers, "
-        "BatchNorm, sums and reshapes"
+        "BatchNorm, sums, concatenations of channels and reshapes"
     )

@@ -32,7 +32,7 @@ def trace(model: nn.Module, input_shape: Shape) -> Graph:
     ----------
     model
         Any module made of convolutions, average pooling, BatchNorm and Dropout in eval mode, linear
-        layers, reshapes, channel shuffles and residual sums; it may lie on ``device="meta"``.
+        layers, reshapes, shuffles, sums and concatenations; it may lie on ``device="meta"``.
     input_shape
         (C, d_1, ..., d_N) with N = 1, 2, 3, or (C,) for a fully connected network; no batch.
 

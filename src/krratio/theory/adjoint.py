@@ -14,7 +14,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from krratio.networks.graph import INPUT, Graph
-from krratio.networks.layers import AveragePool, BatchNorm, Conv, Layer, Linear, Reindex, Shape, Sum
+from krratio.networks.layers import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Layer,
+    Linear,
+    Placement,
+    Reindex,
+    Shape,
+    Sum,
+)
 from krratio.theory.position import pool_position
 
 __all__ = ["ADJOINT", "FORWARD", "offset", "pull_back", "run"]
@@ -108,6 +118,7 @@ def _sum_adjoint(layer: Sum, y: Tensor, *_shapes: Shape) -> tuple[Tensor, ...]:
 
 FORWARD: dict[type[Layer], Callable[..., Tensor]] = {
     Conv: _conv,
+    Placement: _conv,
     AveragePool: _pool,
     BatchNorm: _batch_norm,
     Linear: _linear,
@@ -118,6 +129,7 @@ FORWARD: dict[type[Layer], Callable[..., Tensor]] = {
 
 ADJOINT: dict[type[Layer], Callable[..., tuple[Tensor, ...]]] = {
     Conv: _conv_adjoint,
+    Placement: _conv_adjoint,
     AveragePool: _pool_adjoint,
     BatchNorm: _batch_norm_adjoint,
     Linear: _linear_adjoint,

@@ -35,9 +35,9 @@ def tensorize(
     ----------
     model
         Any nesting of convolutions (1 to 3 spatial modes), average pooling, BatchNorm and Dropout
-        in eval mode, flattening, linear layers, residual sums and channel shuffles. Its weights are
-        copied, in float64; later training does not change the result. On ``device="meta"`` all
-        that needs only shapes works.
+        in eval mode, flattening, linear layers, sums, concatenations and channel shuffles. Its
+        weights are copied, in float64; later training does not change the result. On
+        ``device="meta"`` all that needs only shapes works.
     input_shape
         (C, d_1, ..., d_N) with N = 1, 2, 3, or (C,) for a fully connected network; no batch.
     max_bytes

@@ -15,7 +15,17 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Tensor
 
-from krratio.networks.layers import AveragePool, BatchNorm, Conv, Layer, Linear, Reindex, Shape, Sum
+from krratio.networks.layers import (
+    AveragePool,
+    BatchNorm,
+    Conv,
+    Layer,
+    Linear,
+    Placement,
+    Reindex,
+    Shape,
+    Sum,
+)
 from krratio.networks.windows import Windows
 from krratio.theory.modular.field import Field
 
@@ -211,6 +221,7 @@ def _sum_back(by: Arithmetic, layer: Sum, y: Tensor, *_inputs: Tensor) -> Deriva
 
 FORWARD: dict[type[Layer], Callable[..., Tensor]] = {
     Conv: _conv,
+    Placement: _conv,
     AveragePool: _pool,
     BatchNorm: _batch_norm,
     Linear: _linear,
@@ -221,6 +232,7 @@ FORWARD: dict[type[Layer], Callable[..., Tensor]] = {
 
 BACKWARD: dict[type[Layer], Callable[..., Derivative]] = {
     Conv: _conv_back,
+    Placement: _conv_back,
     AveragePool: _pool_back,
     BatchNorm: _batch_norm_back,
     Linear: _linear_back,
