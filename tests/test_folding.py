@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 
+import hypothesis
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 import krratio as kr
 from audit_models import Inverted, Residual
 from krratio.auditing.errors import FoldError
+from random_networks import networks
 
 
 def randomized(model):
@@ -105,9 +107,9 @@ def test_a_numerical_rank_is_cut_off_on_request_and_its_error_reported():
 @pytest.mark.parametrize(
     ("model", "shape", "name", "reason"),
     [
-        (Residual(), (32, 8, 8), "expand.0", "a sum of two values follows"),
+        (Residual(), (32, 8, 8), "expand.0", "activation (relu) follows, and a sum joins"),
         (Residual(), (32, 8, 8), "reduce.0", "activation"),
-        (Inverted(), (8, 8, 8), "depthwise.0", "activation"),
+        (Inverted(), (8, 8, 8), "depthwise.0", "has groups"),
         (nn.Sequential(nn.Conv1d(2, 8, 1), nn.Conv1d(8, 8, 3, groups=8)), (2, 9), "0", "depthwise"),
         (nn.Sequential(nn.Conv1d(2, 8, 1)), (2, 9), "0", "output of the network"),
         (
@@ -322,3 +324,127 @@ def test_frozen_layers_and_modes_stay_so_and_no_random_number_is_used():
     assert [m.training for m in found.model] == [True, True, False, True]
     assert not found.model[0].weight.requires_grad
     assert found.model[3].weight.requires_grad
+
+
+class Stream(nn.Module):
+    """A residual stream of 16 channels that little is written to: 3 by the stem, 2 a branch."""
+
+    def __init__(self, *, bias=False, padding=0, norm=False, minus=False):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv1d(4, 3, 1, bias=bias), nn.Conv1d(3, 16, 1, bias=bias))
+        self.branch = nn.Sequential(
+            nn.Conv1d(16, 2, 3, padding=1, bias=bias), nn.Conv1d(2, 16, 1, bias=bias)
+        )
+        self.norm = nn.BatchNorm1d(16) if norm else nn.Identity()
+        self.head = nn.Conv1d(16, 9, 3, padding=padding)
+        self.minus = minus
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.norm(self.branch(x))
+        return self.head(x - y if self.minus else x + y)
+
+
+def test_a_residual_stream_folds_to_the_sum_of_what_is_written_to_it():
+    model = randomized(Stream())
+    found = kr.fold(model, (4, 11))
+    rows = found.report.set_index("name")
+    assert rows.loc["stem.1", "channels"] == rows.loc["branch.1", "channels"] == 3 + 2
+    assert rows.loc["stem.1", "reader"] == "branch.0, head"
+    assert same(model, found.model, (4, 11)) < 1e-10
+    before, after = kr.audit(model, (4, 11)), kr.audit(found.model, (4, 11))
+    assert before.parameters - after.parameters == found.report["saved"].sum()
+    assert after.macs < before.macs
+
+
+@pytest.mark.parametrize("minus", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_offsets_on_a_residual_stream_cost_a_channel_each_where_padding_meets_them(
+    padding, norm, minus
+):
+    model = randomized(Stream(bias=True, padding=padding, norm=norm, minus=minus))
+    found = kr.fold(model, (4, 11))
+    assert found.report.set_index("name").loc["stem.1", "channels"] == 3 + 2 + 2  # branch.0 pads
+    assert same(model, found.model, (4, 11)) < 1e-10
+
+
+class Projection(nn.Module):
+    """A shortcut with weights: both ends of the sum are written by layers."""
+
+    def __init__(self, *, minus=False):
+        super().__init__()
+        self.shortcut = nn.Conv1d(3, 20, 1)
+        self.branch = nn.Sequential(nn.Conv1d(3, 2, 1), nn.Conv1d(2, 20, 1))
+        self.head = nn.Linear(20, 30)
+        self.minus = minus
+
+    def forward(self, x):
+        one, two = self.shortcut(x), self.branch(x)
+        return self.head((one - two if self.minus else one + two).mean(2))
+
+
+@pytest.mark.parametrize("minus", [False, True])
+def test_a_projection_shortcut_folds_with_its_branch_and_offsets_go_to_the_reader(minus):
+    model = randomized_offsets(Projection(minus=minus))
+    found = kr.fold(model, (3, 9))
+    rows = found.report.set_index("name")
+    assert rows.loc["shortcut", "channels"] == rows.loc["branch.1", "channels"] == 3 + 2
+    assert same(model, found.model, (3, 9)) < 1e-10
+
+
+def test_linear_layers_fold_too():
+    layers = nn.Linear(6, 2), nn.Linear(2, 20), nn.BatchNorm1d(20), nn.Linear(20, 4)
+    model = randomized(nn.Sequential(*layers))
+    found = kr.fold(model, (6,))
+    assert found.report.set_index("name").loc["1", "channels"] == 2
+    assert same(model, found.model, (6,)) < 1e-10
+
+
+class TwoReaders(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(2, 12, 1), nn.Conv1d(12, 5, 3)
+        self.third = nn.Conv1d(12, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x), self.third(x)
+
+
+def test_several_readers_fold_together():
+    model = randomized_offsets(TwoReaders())
+    found = kr.fold(model, (2, 9))
+    row = found.report.set_index("name").loc["first"]
+    assert (row["channels"], row["reader"]) == (2, "second, third")
+    assert found.difference < 1e-12
+
+
+class InputSkip(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.branch = nn.Sequential(nn.Conv1d(8, 2, 1), nn.Conv1d(2, 8, 1))
+        self.head = nn.Conv1d(8, 3, 1)
+
+    def forward(self, x):
+        return self.head(x + self.branch(x))
+
+
+def test_a_skip_from_the_input_does_not_fold():
+    found = kr.fold(randomized(InputSkip()), (8, 9))
+    reason = found.report.set_index("name").loc["branch.1", "reason"]
+    assert "a skip adds the network's input" in reason
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's own notice
+@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.given(drawn=networks())
+def test_random_networks_stay_the_same_function_and_never_grow(drawn):
+    model, shape = drawn
+    found = kr.fold(model, shape)
+    assert found.difference < 1e-9
+    undone = found.report["reason"].str.contains("the folded network")
+    assert not undone.any()  # the algebra is right before the check looks at it
+    before, after = kr.audit(model, shape), kr.audit(found.model, shape)
+    assert before.parameters - after.parameters == found.report["saved"].sum()
+    assert after.macs <= before.macs

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from krratio import plotting
     from krratio.auditing.audit import Audit, audit
-    from krratio.auditing.folding import FoldResult, fold
     from krratio.experiments import datasets
     from krratio.experiments.draws import Draws
     from krratio.experiments.estimators import Fit, Fits, fit
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from krratio.experiments.training import Trained, train
     from krratio.networks import blocks
     from krratio.networks.trace import trace
+    from krratio.rewriting.fold import FoldResult, fold
     from krratio.theory import bounds, counts
     from krratio.theory.bounds import error_bound, sample_size
     from krratio.theory.counts import Counts, count
@@ -62,7 +62,7 @@ _HOMES = {
     "Draws": "experiments.draws",
     "Fit": "experiments.estimators",
     "Fits": "experiments.fits",
-    "FoldResult": "auditing.folding",
+    "FoldResult": "rewriting.fold",
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
@@ -71,7 +71,7 @@ _HOMES = {
     "error_bound": "theory.bounds",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",
-    "fold": "auditing.folding",
+    "fold": "rewriting.fold",
     "from_tensor": "theory.from_tensor",
     "intrinsic_dimension": "theory.dimension",
     "sample_size": "theory.bounds",

@@ -162,11 +162,11 @@ def _line(
     ways = ([a, b], [low, high])
     label = (a + 0.04, low)
     if _between(lane, line):  # over everything that lies between
-        over, turn = max(lane) * _LANE + _OVER, a + _GAP / 2
+        over, turn = max(lane) * _LANE + _OVER, a + _GAP - 0.06
         ways = ([a, turn, turn, x[stop], x[stop]], [low, low, over, over, high])
         label = ((turn + x[stop]) / 2, over)
     elif low != high:
-        turn = a + _GAP / 2 if low < high else x[stop]
+        turn = a + _GAP - 0.06 if low < high else x[stop]
         ways = ([a, turn, turn, b if low < high else turn], [low, low, high, high])
         label = (turn + 0.06, high) if low < high else label
     axis.plot(*ways, color=_LINE, linewidth=1, zorder=0)

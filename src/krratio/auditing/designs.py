@@ -138,9 +138,10 @@ def _mobilenet_v1(C: int, K: int) -> Design:
 
 
 def _mobilenet_v2(C: int, t: int) -> Design:
-    """Terms enough make it any convolution, whose skip is a part of its kernel."""
+    """CP less the gauge of the skip; with terms enough any convolution, skip included."""
     any_kernel = counts.cnn(l=(C, _L), K=C, P=_P).intrinsic
-    d = min(C * _P + t * C * (2 * C + _L - 3), any_kernel)
+    gauge = min(t * C, C * C)  # of the skip: pointwise C × C matrices of rank-one terms
+    d = min(C * _P + counts.cp_dimension((C, _L, C), t * C) - gauge, any_kernel)
     build = partial(blocks.inverted_residual, C, C, _KERNEL, expansion=t)
     return Design("MobileNet V2", "2018", C, C, d, build)
 

@@ -1,0 +1,207 @@
+"""Channel edges: all values that hold the same K channels, what writes them and what reads them.
+
+A convolution read by another makes an edge of one value. Sums join edges: along a skip the layer
+before it, the branch's last layer and everything that reads either share their channels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from krratio.auditing.flow import Flow
+from krratio.auditing.kinds import Role
+from krratio.auditing.layers import MixingLayer
+from krratio.auditing.walk import Operation
+from krratio.rewriting.plain import RefusalError, check_named_once, check_plain, module_at
+
+__all__ = ["Edge", "edge_behind"]
+
+_ONES = ("unsqueeze", "squeeze")  # a mode of size one, behind the channels
+_MOVES = (
+    "view _unsafe_view _reshape_alias reshape flatten squeeze clone contiguous alias detach dropout"
+).split()
+_KEEPING = {Role.AVERAGE, Role.MOVE, Role.RESIZE}
+
+
+@dataclass
+class Edge:
+    """K channels that several layers may write and read.
+
+    Attributes
+    ----------
+    K
+        The channels.
+    producers, readers
+        By the name of their module; a layer can be both.
+    norms
+        Name of a producer -> name of the BatchNorm behind it.
+    signs
+        For each reader the sum of producers that it sees: name of a producer -> how many times,
+        which is more than once where paths meet again.
+    """
+
+    K: int
+    producers: dict[str, MixingLayer] = field(default_factory=dict)
+    readers: dict[str, MixingLayer] = field(default_factory=dict)
+    norms: dict[str, str] = field(default_factory=dict)
+    signs: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+def edge_behind(flow: Flow, layer: MixingLayer, model: nn.Module, wrong: Mapping[str, str]) -> Edge:
+    """Return the edge that a layer writes.
+
+    Raises
+    ------
+    RefusalError
+        It cannot be folded; the message is the obstacle. ``wrong`` holds those found before.
+    """
+    search = _Search(flow, model, layer.K)
+    try:
+        search.run(layer)
+    except RefusalError as refusal:
+        if search.sums:
+            raise RefusalError(f"{refusal}, and a sum joins other channels to it") from None
+        raise
+    edge = search.edge
+    for name in edge.producers:
+        if name in wrong:
+            raise RefusalError(wrong[name])
+    signs = _signs(flow, search)
+    edge.signs = {name: signs[reader.source] for name, reader in edge.readers.items()}
+    return edge
+
+
+class _Search:
+    """Goes from a layer's channels to everything that has to change with them."""
+
+    def __init__(self, flow: Flow, model: nn.Module, K: int) -> None:
+        self.flow, self.model, self.edge = flow, model, Edge(K)
+        self.values: dict[int, None] = {}
+        self.sums = False
+
+    def run(self, layer: MixingLayer) -> None:
+        self._producer(layer, "it")
+        open_ = [layer.target]
+        while open_:
+            value = open_.pop()
+            if value not in self.values:
+                self.values[value] = None
+                open_ += self._onward(value)
+                open_ += self._back(value)
+
+    def _onward(self, value: int) -> list[int]:
+        flow, found = self.flow, list[int]()
+        if value in flow.walk.outputs:
+            raise RefusalError("its channels are an output of the network")
+        if not flow.readers[value]:
+            raise RefusalError("nothing reads it")
+        for i in flow.readers[value]:
+            operation, role = flow.walk.operations[i], flow.role(i)
+            if i in flow.at:
+                self._reader(flow.at[i])
+                continue
+            if role is Role.BATCH_NORM:
+                self._norm(value, i)
+            elif role is Role.ADD and flow.joins(i):
+                self.sums = True
+            else:
+                self._keeps(i, f"{role.value} ({operation.name}) follows")
+            found.append(operation.outputs[0])
+        return found
+
+    def _back(self, value: int) -> list[int]:
+        flow = self.flow
+        i = flow.makers.get(value)
+        if i is None:
+            raise RefusalError("a skip adds the network's input to its channels")
+        if i in flow.at:
+            self._producer(flow.at[i], flow.at[i].name)
+            return []
+        operation, role = flow.walk.operations[i], flow.role(i)
+        if role is not Role.BATCH_NORM and not (role is Role.ADD and flow.joins(i)):
+            self._keeps(i, f"{role.value} ({operation.name}) writes the same channels")
+        return list(operation.inputs)
+
+    def _producer(self, layer: MixingLayer, name: str) -> None:
+        check_plain(self.flow, layer, self.model)
+        if layer.groups > 1:
+            raise RefusalError(f"{name} has groups")
+        if layer.kind == "linear" and len(self.flow.walk.shapes[layer.source]) != 2:
+            raise RefusalError(f"{name} is a linear layer along another axis than the channels")
+        if layer.K != self.edge.K:
+            raise RefusalError(f"{name} writes channels and places in one")
+        self.edge.producers[layer.name] = layer
+
+    def _reader(self, layer: MixingLayer) -> None:
+        if layer.groups > 1:
+            raise RefusalError("a grouped or depthwise layer follows")
+        if layer.kind == "linear" and len(self.flow.walk.shapes[layer.source]) != 2:
+            raise RefusalError("a linear layer follows along another axis")
+        check_plain(self.flow, layer, self.model)
+        self.edge.readers[layer.name] = layer
+
+    def _norm(self, value: int, i: int) -> None:
+        """A BatchNorm that alone reads a producer is a part of it."""
+        flow, at = self.flow, self.flow.makers.get(value)
+        name = flow.walk.operations[i].module
+        norm = module_at(self.model, name)
+        if at not in flow.at or len(flow.readers[value]) > 1:
+            raise RefusalError("a norm follows that is not right behind one layer")
+        if not isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            raise RefusalError("a norm that is no module follows")
+        check_named_once(flow, self.model, norm, name, i)
+        self.edge.norms[flow.at[at].name] = name
+
+    def _keeps(self, i: int, otherwise: str) -> None:
+        """Refuse what does not treat the channels one by one and alike."""
+        flow, operation = self.flow, self.flow.walk.operations[i]
+        before = flow.walk.shapes[operation.inputs[0]]
+        after = flow.walk.shapes[operation.outputs[0]]
+        role = flow.role(i)
+        if role not in _KEEPING or flow.joins(i):
+            raise RefusalError(otherwise)
+        if role is Role.MOVE:
+            flat = len(after) == 2 and after[:1] == before[:1]
+            ones = operation.name in _ONES and after[:2] == before[:2]
+            same = operation.name in _MOVES and after == before
+            if not (ones or same or (operation.name in _MOVES and flat)):
+                raise RefusalError("its channels are moved")
+        elif len(after) < 2 or after[1] != before[1]:
+            raise RefusalError(f"{role.value} over channels follows")
+        if role is Role.AVERAGE:
+            _check_average(operation, len(before))
+
+
+def _check_average(operation: Operation, modes: int) -> None:
+    """Refuse what averages over channels, pads, or divides by another number than it sums."""
+    lists = {i: o for i, o in operation.options.items() if isinstance(o, list | tuple)}
+    if operation.name.startswith("avg_pool"):
+        if any(lists.get(3, ())):
+            raise RefusalError("padded pooling follows")
+        if operation.options.get(6) is not None or operation.options.get(4):
+            raise RefusalError("pooling with another divisor follows")
+    elif operation.name == "mean":
+        axes = {axis % modes for axis in lists.get(1, range(modes))}
+        if axes & {0, 1}:
+            raise RefusalError("a mean over channels follows")
+    elif operation.name == "sum":
+        raise RefusalError("a sum over places follows")
+
+
+def _signs(flow: Flow, search: _Search) -> dict[int, dict[str, int]]:
+    """For every value of the edge, how many times each producer is in it."""
+    found: dict[int, dict[str, int]] = {}
+    for value in sorted(search.values):  # values are numbered in the order they are made
+        i = flow.makers[value]
+        operation = flow.walk.operations[i]
+        if i in flow.at:
+            found[value] = {flow.at[i].name: 1}
+            continue
+        total: dict[str, int] = {}
+        for place, source in enumerate(operation.inputs):
+            negative = operation.name in ("sub", "sub_") if place else operation.name == "rsub"
+            for name, times in found[source].items():
+                total[name] = total.get(name, 0) + (-times if negative else times)
+        found[value] = total
+    return found

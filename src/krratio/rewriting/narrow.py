@@ -1,0 +1,191 @@
+"""The algebra of a fold: K channels y are replaced by z = Q y, and read as Qᵀ z.
+
+The rows of Q are orthonormal and span what the producers can write, or what the readers take.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from krratio.rewriting.edges import Edge
+from krratio.rewriting.plain import Conv, RefusalError
+
+__all__ = ["Narrowed", "narrowed"]
+
+_IN_RANGE = 1e-12
+"""An offset lies in a span if this fraction of it, at most, lies outside."""
+
+
+@dataclass(frozen=True)
+class Narrowed:
+    """What replaces the layers of an edge.
+
+    Attributes
+    ----------
+    modules
+        Name -> layer, in float64; a norm becomes the identity.
+    channels
+        That are left of K.
+    saved
+        Parameters.
+    error
+        Frobenius norm of the singular values that were cut off over that of all; 0 without them.
+    """
+
+    modules: dict[str, nn.Module]
+    channels: int
+    saved: int
+    error: float
+
+
+@dataclass
+class _Weights:
+    """Weight and offset of a layer while it is rewritten: (outputs, inputs, window), (outputs,)."""
+
+    weight: Tensor
+    offset: Tensor
+
+
+def narrowed(edge: Edge, model: nn.Module, tol: float | None) -> Narrowed:
+    """Rewrite an edge with the channels that can pass it.
+
+    Raises
+    ------
+    RefusalError
+        That are no fewer than there are, or no parameter would be saved.
+    """
+    names = list(dict.fromkeys([*edge.producers, *edge.readers]))
+    old = {name: model.get_submodule(name) for name in names}
+    norms = {name: model.get_submodule(norm) for name, norm in edge.norms.items()}
+    weights = {name: _read(old[name], edge, name, norms.get(name)) for name in names}
+    span, error = _written(edge, weights, old, tol)
+    rows = _taken(edge, weights)
+    if min(len(rows), span.shape[1]) >= edge.K:
+        raise RefusalError(f"its {edge.K} channels are no more than what can pass")
+    if len(rows) < span.shape[1]:  # fewer combinations are read than are written
+        take, error = torch.linalg.svd(rows, full_matrices=False)[2], 0.0
+    else:
+        take = span.T
+        _move_offsets(edge, weights, span)
+    embed = take.T
+    for name in edge.producers:
+        new = weights[name]
+        new.weight = torch.einsum("rk,k...->r...", take, new.weight)
+        new.offset = take @ new.offset
+    for name in edge.readers:
+        weights[name].weight = torch.einsum("mkl,kr->mrl", weights[name].weight, embed)
+    modules: dict[str, nn.Module] = {name: _like(old[name], weights[name]) for name in names}
+    modules |= {norm: nn.Identity() for norm in edge.norms.values()}
+    before = [*old.values(), *norms.values()]
+    saved = sum(_size(module) for module in before) - sum(map(_size, modules.values()))
+    if saved <= 0:
+        raise RefusalError("folding would save no parameters")
+    return Narrowed(modules, len(take), saved, error)
+
+
+def _read(layer: nn.Module, edge: Edge, name: str, norm: nn.Module | None) -> _Weights:
+    """Weight (outputs, inputs, window) and offset, a BatchNorm in eval mode taken in."""
+    assert isinstance(layer, Conv | nn.Linear)
+    weight = layer.weight.detach()
+    channels = edge.K if name in edge.readers else weight.shape[1]
+    weight = weight.reshape(len(weight), channels, -1)
+    offset = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    if norm is None:
+        return _Weights(weight, offset)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    if norm.running_mean is None or norm.running_var is None:
+        raise RefusalError("a norm without running statistics follows")
+    scale = (norm.running_var + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight.detach()
+    shift = 0.0 if norm.bias is None else norm.bias.detach()
+    return _Weights(weight * scale[:, None, None], (offset - norm.running_mean) * scale + shift)
+
+
+def _written(
+    edge: Edge, weights: dict[str, _Weights], old: dict[str, nn.Module], tol: float | None
+) -> tuple[Float[Tensor, "K r"], float]:
+    """An orthonormal basis of what the producers write, and the error of what was cut off."""
+    columns = torch.cat([weights[name].weight.flatten(1) for name in edge.producers], 1)
+    left, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
+    rank = len(sizes) if tol is None else max(1, int((sizes > tol * sizes[0]).sum()))
+    error = float(sizes[rank:].norm() / sizes.norm().clamp_min(1e-300))
+    span = left[:, :rank]
+    offsets = _outside(edge, weights, span)
+    if len(offsets) and _constants_needed(edge, old):
+        constant, strength, _ = torch.linalg.svd(offsets.T, full_matrices=False)
+        span = torch.cat([span, constant[:, strength > _IN_RANGE * strength[0]]], 1)
+    return span, error
+
+
+def _taken(edge: Edge, weights: dict[str, _Weights]) -> Float[Tensor, "m K"]:
+    """The combinations of channels that the readers take, one for each output and place."""
+    rows = [weights[name].weight.permute(0, 2, 1).flatten(0, 1) for name in edge.readers]
+    return torch.cat(rows)
+
+
+def _outside(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> Float[Tensor, "n K"]:
+    """The parts of the producers' offsets that lie outside of a span."""
+    found = []
+    for name in edge.producers:
+        offset = weights[name].offset
+        rest = offset - span @ (span.T @ offset)
+        if float(rest.norm()) > _IN_RANGE * float(offset.norm()):
+            found.append(rest)
+    return torch.stack(found) if found else torch.zeros(0, edge.K, dtype=torch.float64)
+
+
+def _constants_needed(edge: Edge, old: dict[str, nn.Module]) -> bool:
+    """Whether a constant cannot become the readers' bias: zero padding, or a loop of the edge."""
+    loop = any(name in edge.producers for name in edge.readers)
+    return loop or any(_pads(old[name]) for name in edge.readers)
+
+
+def _pads(layer: nn.Module) -> bool:
+    if not isinstance(layer, Conv):
+        return False
+    if isinstance(layer.padding, str):
+        return layer.padding == "same" and max(layer.kernel_size) > 1
+    return max(layer.padding) > 0
+
+
+def _move_offsets(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> None:
+    """What the span leaves out of the producers' offsets goes to the bias of the readers."""
+    rest = {n: weights[n].offset - span @ (span.T @ weights[n].offset) for n in edge.producers}
+    small = {n: _IN_RANGE * float(weights[n].offset.norm()) for n in edge.producers}
+    if all(float(rest[n].norm()) <= small[n] for n in edge.producers):
+        return
+    for name in edge.readers:
+        reader = weights[name]
+        seen = sum(times * rest[n] for n, times in edge.signs[name].items())
+        reader.offset = reader.offset + torch.einsum("mkl,k->m", reader.weight, seen)
+
+
+def _like(layer: nn.Module, new: _Weights) -> nn.Module:
+    """A layer of the same geometry with other weights; without a bias where it is zero."""
+    bias = bool((new.offset != 0).any())
+    made: nn.Module
+    if isinstance(layer, nn.Linear):
+        weight = new.weight.flatten(1)
+        made = nn.Linear(weight.shape[1], len(weight), bias=bias, dtype=torch.float64)
+    else:
+        assert isinstance(layer, Conv)
+        weight = new.weight.reshape(*new.weight.shape[:2], *layer.kernel_size)
+        made = type(layer)(
+            weight.shape[1],
+            len(weight),
+            layer.kernel_size,  # type: ignore[arg-type]  # one size per mode of its own kind
+            stride=layer.stride,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            dilation=layer.dilation,  # type: ignore[arg-type]
+            bias=bias,
+            dtype=torch.float64,
+        )
+    made.load_state_dict({"weight": weight} | ({"bias": new.offset} if bias else {}))
+    return made
+
+
+def _size(module: nn.Module) -> int:
+    return sum(math.prod(p.shape) for p in module.parameters())
