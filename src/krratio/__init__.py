@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from krratio.experiments.training import Trained, train
     from krratio.networks import blocks
     from krratio.networks.trace import trace
+    from krratio.rewriting.decompose import DecomposeResult, decompose
     from krratio.rewriting.fold import FoldResult, fold
     from krratio.theory import bounds, counts
     from krratio.theory.bounds import error_bound, sample_size
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Audit",
     "Counts",
+    "DecomposeResult",
     "Dimension",
     "Draws",
     "Fit",
@@ -42,6 +44,7 @@ __all__ = [
     "count",
     "counts",
     "datasets",
+    "decompose",
     "error_bound",
     "fit",
     "fit_full",
@@ -58,6 +61,7 @@ __all__ = [
 _HOMES = {
     "Audit": "auditing.audit",
     "Counts": "theory.counts",
+    "DecomposeResult": "rewriting.decompose",
     "Dimension": "theory.dimension",
     "Draws": "experiments.draws",
     "Fit": "experiments.estimators",
@@ -68,6 +72,7 @@ _HOMES = {
     "Trained": "experiments.training",
     "audit": "auditing.audit",
     "count": "theory.counts",
+    "decompose": "rewriting.decompose",
     "error_bound": "theory.bounds",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",

@@ -1,0 +1,9 @@
+"""What a rewriting refuses."""
+
+from krratio.errors import KrratioError
+
+__all__ = ["DecomposeError"]
+
+
+class DecomposeError(KrratioError, ValueError):
+    """A network cannot be decomposed as asked; the message says what was given and is allowed."""
