@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
@@ -66,12 +66,12 @@ class DecomposeResult:
 
     @property
     def parameters_after(self) -> int:
-        """Parameters of the new network, shared ones once."""
-        return sum(p.numel() for p in self.model.parameters())
+        """Parameters of the new network, shared ones once, lazy ones without a shape not."""
+        return _size(self.model)
 
     @property
     def parameters_before(self) -> int:
-        """Parameters of the network that was given, shared ones once."""
+        """Parameters of the network that was given, counted as in the new one."""
         saved = self.report["params_before"] - self.report["params_after"]
         return self.parameters_after + int(saved.sum())
 
@@ -187,8 +187,15 @@ def _require_attainable(form: Format, request: Request) -> None:
 
 
 def _copied(model: nn.Module) -> nn.Module:
+    """A copy; weights that hooks compute before each forward, as pruning does, are cut off."""
+    computed = [
+        tensor
+        for module in model.modules()
+        for tensor in vars(module).values()
+        if isinstance(tensor, Tensor) and not tensor.is_leaf
+    ]
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in computed})
     except Exception as error:
         raise DecomposeError(f"the network cannot be copied: {error}") from error
 
