@@ -4,18 +4,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tensorly
 import torch
 from jaxtyping import Float
-from tensorly.cp_tensor import CPTensor
-from tensorly.decomposition import parafac
 from torch import Generator, Tensor
 
 from krratio.experiments.decompositions import thin_svd
 from krratio.rewriting.spectra import left_svd
-from krratio.rewriting.stable import Factors, energies, stable
+from krratio.rewriting.stable import stable
+from krratio.rewriting.terms import Factors, energies, gram, products, summed
 
-__all__ = ["SLACK", "Terms", "canonical", "degeneracy", "stabilized"]
+__all__ = ["SLACK", "Terms", "canonical", "least_squares", "stabilized"]
 
 SLACK = 0.01  # the stable terms may have this much more error than those of least squares
 
@@ -61,7 +59,7 @@ def canonical(
     Notes
     -----
     Where a mode has size one the kernel is a matrix, and the answer its truncated SVD. Else
-    alternating least squares (tensorly's ``parafac``) from the singular vectors of the unfoldings
+    alternating least squares from the singular vectors of the unfoldings
     and from two random starts; the one that is best after 15 sweeps gets 100 more.
     """
     scale = float(kernel.norm())
@@ -73,9 +71,9 @@ def canonical(
     else:
         starts = [_singular(unit, R, generator(0))]
         starts += [_random(unit, R, generator(i)) for i in range(1, _RANDOM + 1)]
-        tried = [_swept(unit, start, _FIRST) for start in starts]
+        tried = [least_squares(unit, start, _FIRST) for start in starts]
         best = min(tried, key=lambda found: _error(unit, found))
-        factors = _swept(unit, best, _LAST)
+        factors = least_squares(unit, best, _LAST)
     return Terms(factors, _error(unit, factors), scale)
 
 
@@ -90,20 +88,27 @@ def stabilized(kernel: Float[Tensor, "K C l"], terms: Terms, slack: float = SLAC
 
 
 def _error(kernel: Float[Tensor, "K C l"], factors: Factors) -> float:
-    return float((kernel - torch.einsum("kr,cr,lr->kcl", *factors)).norm())
+    return float((kernel - summed(factors)).norm())
 
 
-def _swept(kernel: Float[Tensor, "K C l"], start: Factors, sweeps: int) -> Factors:
-    with tensorly.backend_context("pytorch", local_threadsafe=True):
-        found = parafac(
-            kernel,
-            rank=start[0].shape[1],
-            n_iter_max=sweeps,
-            init=CPTensor((None, start)),
-            tol=_SETTLED,
-            l2_reg=_RIDGE,
-        )
-    return list(found.factors)
+def least_squares(kernel: Float[Tensor, "K C l"], start: Factors, sweeps: int) -> Factors:
+    """Alternating least squares, until the error of the unit kernel settles.
+
+    The steps of tensorly's ``parafac`` with ``l2_reg``, in the contraction order of
+    :func:`krratio.rewriting.terms.products`.
+    """
+    factors, before, whole = list(start), math.inf, float(kernel.square().sum())
+    ridge = _RIDGE * torch.eye(start[0].shape[1], dtype=kernel.dtype)
+    for _ in range(sweeps):
+        for mode in range(3):
+            inner = products(kernel, factors, mode)
+            factors[mode] = torch.linalg.solve(gram(factors, without=mode) + ridge, inner.mT).mT
+        squared = whole - 2 * float((inner * factors[2]).sum()) + energies(factors)[1]
+        error = math.sqrt(max(squared, 0.0))
+        if abs(before - error) < _SETTLED:
+            break
+        before = error
+    return factors
 
 
 def _singular(kernel: Float[Tensor, "K C l"], R: int, generator: Generator) -> Factors:
@@ -135,14 +140,3 @@ def _of_matrix(kernel: Float[Tensor, "K C l"], R: int) -> Factors:
     factors[row][:, :width] = left[:, :width] * sizes[:width]
     factors[column][:, :width] = right[:width].mT
     return factors
-
-
-def degeneracy(groups: list[Factors]) -> float:
-    """Sum of the terms' squared norms over the squared norm of the sum, of all groups; 1 if zero.
-
-    1 where the terms are orthogonal, large where they cancel.
-    """
-    terms, sums = (sum(part) for part in zip(*map(energies, groups), strict=True))
-    if terms == 0:
-        return 1.0
-    return terms / sums if sums > 0 else math.inf

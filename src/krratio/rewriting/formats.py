@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from krratio.experiments.seeds import torch_stream
-from krratio.rewriting.canonical import SLACK, Terms, canonical, degeneracy, stabilized
+from krratio.rewriting.canonical import SLACK, Terms, canonical, stabilized
 from krratio.rewriting.parts import Part
 from krratio.rewriting.ranks import Ranks, along_ray, cheapest
 from krratio.rewriting.spectra import left_svd, tails
+from krratio.rewriting.terms import degeneracy
 from krratio.rewriting.train import train, unfoldings
 from krratio.rewriting.tucker import bases, tucker
 

@@ -3,28 +3,20 @@
 import math
 
 import numpy as np
-import tensorly
 import torch
 from jaxtyping import Float
 from scipy.optimize import brentq
-from tensorly.tenalg import unfolding_dot_khatri_rao
 from torch import Tensor
 
-__all__ = ["energies", "stable"]
+from krratio.rewriting.terms import Factors, energies, gram, products
 
-Factors = list[Tensor]
+__all__ = ["stable"]
 
 RESOLVED = 1e-6  # relative error below which squared errors are lost in rounding
 
 _ORTHOGONAL = 1e-9  # relative difference of both energies below which no terms cancel
 _SWEEPS = 30
 _SETTLED = 1e-3  # relative gain of a sweep at which they end
-
-
-def energies(factors: Factors) -> tuple[float, float]:
-    """Sum of the squared norms of the rank-one terms, and squared norm of their sum."""
-    gram = torch.stack([factor.mT @ factor for factor in factors]).prod(0)
-    return float(gram.trace()), max(float(gram.sum()), 0.0)
 
 
 def stable(kernel: Float[Tensor, "K C l"], factors: Factors, limit: float) -> Factors:
@@ -69,13 +61,10 @@ def stable(kernel: Float[Tensor, "K C l"], factors: Factors, limit: float) -> Fa
 def _step(kernel: Float[Tensor, "K C l"], factors: Factors, mode: int, limit: float) -> Factors:
     """The best factor of one mode for the directions of the others."""
     others = [_directions(f) if i != mode else f for i, f in enumerate(factors)]
-    gram = torch.stack([f.mT @ f for i, f in enumerate(others) if i != mode]).prod(0)
-    with tensorly.backend_context("pytorch", local_threadsafe=True):
-        products = unfolding_dot_khatri_rao(kernel, (None, others), mode)
-    values, vectors = torch.linalg.eigh(gram)
+    values, vectors = torch.linalg.eigh(gram(others, without=mode))
     kept = values > 1e-12 * values[-1]
     values, vectors = values[kept], vectors[:, kept]
-    turned = products @ vectors
+    turned = products(kernel, others, mode) @ vectors
     explained = turned.square().sum(0) / values
     room = limit**2 - (float(kernel.square().sum()) - float(explained.sum()))
     if room <= 0:  # what the dropped directions explained is needed: stay
