@@ -353,6 +353,15 @@ class Own(nn.Conv2d):
     """Somebody's convolution."""
 
 
+class Deformed(nn.Module):
+    """A convolution of another library, as torch.nn knows it not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(8, 8, 3, 3))
+        self.in_channels, self.out_channels, self.kernel_size = 8, 8, (3, 3)
+
+
 def hooked():
     conv = layer(8, 8, (3, 3))
     conv.register_forward_hook(lambda *_: None)
@@ -379,6 +388,7 @@ def halves():
         (lambda: nn.ConvTranspose2d(8, 8, 3), "a transposed convolution"),
         (lambda: nn.LazyConv2d(8, 3), "no shape before the first forward"),
         (lambda: Own(8, 8, 3), "a Own, no plain convolution of torch"),
+        (Deformed, "a Deformed, no plain convolution of torch"),
         (lambda: parametrizations.weight_norm(layer(8, 8, (3, 3))), "parametrized"),
         (lambda: prune.identity(layer(8, 8, (3, 3)), "weight"), "computed from other parameters"),
         (hooked, "it has hooks"),

@@ -98,7 +98,7 @@ def least_squares(kernel: Float[Tensor, "K C l"], start: Factors, sweeps: int) -
     :func:`krratio.rewriting.terms.products`.
     """
     factors, before, whole = list(start), math.inf, float(kernel.square().sum())
-    ridge = _RIDGE * torch.eye(start[0].shape[1], dtype=kernel.dtype)
+    ridge = _RIDGE * torch.eye(start[0].shape[1], dtype=kernel.dtype, device="cpu")
     for _ in range(sweeps):
         for mode in range(3):
             inner = products(kernel, factors, mode)
@@ -124,7 +124,8 @@ def _singular(kernel: Float[Tensor, "K C l"], R: int, generator: Generator) -> F
 def _random(kernel: Float[Tensor, "K C l"], R: int, generator: Generator) -> Factors:
     """Gaussian columns of norm about one."""
     return [
-        torch.randn(size, R, generator=generator, dtype=kernel.dtype) / math.sqrt(size)
+        torch.randn(size, R, generator=generator, dtype=kernel.dtype, device="cpu")
+        / math.sqrt(size)
         for size in kernel.shape
     ]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import is_lazy
 
 from krratio.rewriting.errors import DecomposeError
@@ -22,10 +21,22 @@ __all__ = ["DEGENERATE", "DecomposeResult", "decompose"]
 
 DEGENERATE = 100.0  # degeneracy from which relative changes of single terms are amplified tenfold
 
-_COLUMNS = (
-    "name method rank error params_before params_after K R ratio degeneracy_als degeneracy "
-    "degenerate seconds reason"
-).split()
+_COLUMNS = {
+    "name": "str",
+    "method": "str",
+    "rank": "object",
+    "error": "float64",
+    "params_before": "int64",
+    "params_after": "int64",
+    "K": "int64",
+    "R": "Int64",
+    "ratio": "float64",
+    "degeneracy_als": "float64",
+    "degeneracy": "float64",
+    "degenerate": "bool",
+    "seconds": "float64",
+    "reason": "str",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,28 +155,31 @@ def decompose(
     found, shared = convolutions(model, layers), tied(model)
     reasons = {name: _reason(conv, method, shared, asked=asked) for name, conv, asked in found}
     for name, conv, _ in found:
-        if not reasons[name]:
+        if not reasons[name] and isinstance(conv, Conv):
             require_values(conv, name)
             _require_attainable(_format(conv, method, name), request)
     copied = _copied(model)
-    rows = []
+    modules, rows = dict(copied.named_modules()), []
     for name, _, _ in found:
-        old = copied.get_submodule(name)
+        old = modules[name]
         row, block = _decomposed(old, name, method, request, reasons[name])
         if block is not None:
             copied = _with(copied, old, block)
         rows.append(row)
-    report = pd.DataFrame(rows, columns=_COLUMNS).astype({"R": "Int64"})
+    report = pd.DataFrame(rows, columns=list(_COLUMNS)).astype(_COLUMNS)
     return DecomposeResult(copied, report)
 
 
-def _reason(conv: _ConvNd, method: str, shared: set[int], *, asked: bool) -> str:
+def _reason(conv: nn.Module, method: str, shared: set[int], *, asked: bool) -> str:
     if not asked:
         return "not among layers="
-    return obstacle(conv, shared) or FORMATS[method].obstacle(len(conv.kernel_size))
+    against = obstacle(conv, shared)
+    if against or not isinstance(conv, Conv):
+        return against
+    return FORMATS[method].obstacle(len(conv.kernel_size))
 
 
-def _format(conv: _ConvNd, method: str, name: str) -> Format:
+def _format(conv: Conv, method: str, name: str) -> Format:
     return FORMATS[method](conv.weight.detach(), conv.groups, name)
 
 
@@ -214,19 +228,17 @@ def _decomposed(
     conv: nn.Module, name: str, method: str, request: Request, reason: str
 ) -> tuple[dict[str, object], nn.Module | None]:
     """Its row of the report, and the block if there is one."""
-    assert isinstance(conv, _ConvNd)
     start, before = time.perf_counter(), _size(conv)
     row: dict[str, object] = dict.fromkeys(_COLUMNS, math.nan)
     row |= {"name": name, "method": method, "rank": (), "error": 0.0, "degenerate": False}
     row |= {"K": conv.out_channels, "R": None, "params_before": before, "params_after": before}
     block = None
-    if not reason:
+    if not reason and isinstance(conv, Conv):
         try:
             ranks, approximation, form = _approximated(conv, name, method, request)
         except OutOfReachError as obstacle:
             reason = str(obstacle)
         else:
-            assert isinstance(conv, Conv)
             block = replacement(conv, approximation.parts)
             row |= _found(form, ranks, approximation, block)
     return row | {"seconds": time.perf_counter() - start, "reason": reason}, block
@@ -237,7 +249,7 @@ def _size(module: nn.Module) -> int:
 
 
 def _approximated(
-    conv: _ConvNd, name: str, method: str, request: Request
+    conv: Conv, name: str, method: str, request: Request
 ) -> tuple[Ranks, Approximation, Format]:
     form = _format(conv, method, name)
     bias = 0 if conv.bias is None else conv.bias.numel()

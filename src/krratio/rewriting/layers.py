@@ -19,15 +19,19 @@ __all__ = ["convolutions", "obstacle", "require_values", "tied"]
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def convolutions(model: nn.Module, layers: Iterable[str] | None) -> list[tuple[str, _ConvNd, bool]]:
+def convolutions(
+    model: nn.Module, layers: Iterable[str] | None
+) -> list[tuple[str, nn.Module, bool]]:
     """Name, module and whether it is asked for, of each convolution, in the network's order.
+
+    What has a weight, channels and a kernel size counts as one, whoever wrote it.
 
     Raises
     ------
     DecomposeError
         ``layers`` is no list of names of convolutions.
     """
-    found = [(n, m) for n, m in model.named_modules() if isinstance(m, _ConvNd)]
+    found = [(n, m) for n, m in model.named_modules() if _convolves(m)]
     if layers is None:
         return [(name, conv, True) for name, conv in found]
     if isinstance(layers, str):
@@ -37,8 +41,13 @@ def convolutions(model: nn.Module, layers: Iterable[str] | None) -> list[tuple[s
     return [(name, conv, id(conv) in asked) for name, conv in found]
 
 
+def _convolves(module: nn.Module) -> bool:
+    fields = "weight", "in_channels", "out_channels", "kernel_size"
+    return isinstance(module, _ConvNd) or all(hasattr(module, field) for field in fields)
+
+
 def _named(every: dict[str, nn.Module], name: str) -> nn.Module:
-    names = [n for n, module in every.items() if isinstance(module, _ConvNd)]
+    names = [n for n, module in every.items() if _convolves(module)]
     if name in names:
         return every[name]
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.0)
@@ -57,15 +66,18 @@ def tied(model: nn.Module) -> set[int]:
     return {parameter for parameter, count in owners.items() if count > 1}
 
 
-def obstacle(conv: _ConvNd, shared: set[int]) -> str:
-    """Why a convolution cannot be decomposed, whatever the method; empty if it can."""
+def obstacle(conv: nn.Module, shared: set[int]) -> str:
+    """Why a convolution cannot be decomposed, whatever the method; empty if it can.
+
+    Where it is empty, ``conv`` is an ``nn.Conv1d``, ``nn.Conv2d`` or ``nn.Conv3d``.
+    """
     if isinstance(conv, _ConvTransposeNd):
         return "a transposed convolution"
     if parametrize.is_parametrized(conv):
         return "its weights are parametrized"
     if any(is_lazy(p) for p in conv.parameters(recurse=False)):
         return "its weight has no shape before the first forward"
-    if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
+    if not isinstance(conv, _ConvNd) or type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d):
         return f"a {type(conv).__name__}, no plain convolution of torch"
     if conv._parameters.get("weight") is None:
         return "its weight is computed from other parameters"

@@ -96,7 +96,7 @@ def _multiplier(values: np.ndarray, explained: np.ndarray, room: float) -> float
 def _directions(factor: Float[Tensor, "m R"]) -> Float[Tensor, "m R"]:
     """Columns of norm one; a zero column becomes the first unit vector."""
     norms = factor.norm(dim=0)
-    first = torch.eye(len(factor), 1, dtype=factor.dtype)
+    first = torch.eye(len(factor), 1, dtype=factor.dtype, device=factor.device)
     return torch.where(norms > 0, factor / norms.clamp_min(1e-300), first)
 
 
