@@ -121,8 +121,9 @@ def decompose(
         A tuple: (R₁, R₂), (R,), or the bonds.
         ``"energy:p"``, 0 < p <= 1: ranks that keep at least the share p of the squared norm.
         Tucker and TT take, of all ranks for which the sum of what the unfoldings leave out is at
-        most 1 - p, those with the fewest parameters; CP the smallest of 1, 2, 3, 4, 6, 8, 12, ...
-        by bisection (from the rank that the unfoldings need, which is tried too).
+        most 1 - p, those with the fewest parameters; CP the first of 1, 2, 3, 4, 6, 8, 12, ... that
+        does, from the rank that the unfoldings need, which is tried too. Rounding the weights to
+        the layer's dtype comes after that.
         ``"params:q"``, 0 < q: the largest ranks with at most q times the layer's parameters, bias
         included, in the proportion of the largest ranks that the layer can have.
     layers

@@ -36,9 +36,7 @@ def products(kernel: Float[Tensor, "K C l"], factors: Factors, mode: int) -> Flo
     if mode == 0:
         return kernel.reshape(K, C * l) @ torch.einsum("cr,lr->clr", V, W).flatten(0, 1)
     inner = (kernel.reshape(K, C * l).mT @ U).reshape(C, l, -1)
-    return (
-        torch.einsum("clr,lr->cr", inner, W) if mode == 1 else torch.einsum("clr,cr->lr", inner, V)
-    )
+    return (inner * W).sum(1) if mode == 1 else (inner * V[:, None]).sum(0)
 
 
 def energies(factors: Factors) -> tuple[float, float]:
