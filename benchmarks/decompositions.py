@@ -30,10 +30,10 @@ from torch import Tensor
 from krratio.experiments.seeds import torch_stream
 from krratio.pipeline.environment import cores
 from krratio.pipeline.provenance import versions
-from krratio.rewriting.canonical import canonical, stabilized
-from krratio.rewriting.terms import degeneracy, summed
-from krratio.rewriting.train import train
-from krratio.rewriting.tucker import bases, tucker
+from krratio.rewriting.decomposing.canonical import canonical, stabilized
+from krratio.rewriting.decomposing.terms import degeneracy, summed
+from krratio.rewriting.decomposing.train import train
+from krratio.rewriting.decomposing.tucker import bases, tucker
 
 SEED = 0
 WINDOW = (3, 3)

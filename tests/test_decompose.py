@@ -18,14 +18,14 @@ from torch.nn.utils import parametrizations, prune
 
 import krratio as kr
 from krratio.errors import NonFiniteError
-from krratio.rewriting.canonical import SLACK, canonical, least_squares, stabilized
+from krratio.rewriting.decomposing.canonical import SLACK, canonical, least_squares, stabilized
+from krratio.rewriting.decomposing.ranks import along_ray, cheapest, coupled
+from krratio.rewriting.decomposing.spectra import left_svd, tails
+from krratio.rewriting.decomposing.stable import _step, stable
+from krratio.rewriting.decomposing.terms import degeneracy, energies, products, summed
+from krratio.rewriting.decomposing.train import train
+from krratio.rewriting.decomposing.tucker import bases, tucker
 from krratio.rewriting.errors import DecomposeError
-from krratio.rewriting.ranks import along_ray, cheapest, coupled
-from krratio.rewriting.spectra import left_svd, tails
-from krratio.rewriting.stable import _step, stable
-from krratio.rewriting.terms import degeneracy, energies, products, summed
-from krratio.rewriting.train import train
-from krratio.rewriting.tucker import bases, tucker
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 METHODS = ["tucker", "cp", "tt"]
@@ -168,7 +168,7 @@ def test_iteration_falls_back_on_the_hosvd_when_lapack_gives_up(monkeypatch):
     def fail(*_args, **_options):
         raise torch.linalg.LinAlgError("did not converge")
 
-    monkeypatch.setattr("krratio.rewriting.tucker.partial_tucker", fail)
+    monkeypatch.setattr("krratio.rewriting.decomposing.tucker.partial_tucker", fail)
     kernel = normal(1, 5, 4, 3)
     U, core, V = tucker(kernel, (4, 5), bases(kernel))
     assert torch.allclose(torch.einsum("gks,gsrl,gcr->gkcl", U, core, V), kernel)
@@ -695,7 +695,7 @@ def test_degenerate_layers_are_flagged(monkeypatch):
     row = kr.decompose(conv, method="cp", rank=2).report.iloc[0]
     assert row["degeneracy_als"] > row["degeneracy"] > 4
     assert not row["degenerate"]
-    monkeypatch.setattr("krratio.rewriting.decompose.DEGENERATE", 4)
+    monkeypatch.setattr("krratio.rewriting.decomposing.decompose.DEGENERATE", 4)
     assert kr.decompose(conv, method="cp", rank=2).report["degenerate"][0]
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import krratio as kr
 from audit_models import Inverted, Residual
-from krratio.auditing.errors import FoldError
+from krratio.rewriting.errors import FoldError
 from random_networks import networks
 
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from krratio.experiments.training import Trained, train
     from krratio.networks import blocks
     from krratio.networks.trace import trace
-    from krratio.rewriting.decompose import DecomposeResult, decompose
-    from krratio.rewriting.fold import FoldResult, fold
+    from krratio.rewriting.decomposing.decompose import DecomposeResult, decompose
+    from krratio.rewriting.folding.fold import FoldResult, fold
     from krratio.theory import bounds, counts
     from krratio.theory.bounds import error_bound, sample_size
     from krratio.theory.counts import Counts, count
@@ -61,22 +61,22 @@ __all__ = [
 _HOMES = {
     "Audit": "auditing.audit",
     "Counts": "theory.counts",
-    "DecomposeResult": "rewriting.decompose",
+    "DecomposeResult": "rewriting.decomposing.decompose",
     "Dimension": "theory.dimension",
     "Draws": "experiments.draws",
     "Fit": "experiments.estimators",
     "Fits": "experiments.fits",
-    "FoldResult": "rewriting.fold",
+    "FoldResult": "rewriting.folding.fold",
     "Statistics": "experiments.statistics",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
     "audit": "auditing.audit",
     "count": "theory.counts",
-    "decompose": "rewriting.decompose",
+    "decompose": "rewriting.decomposing.decompose",
     "error_bound": "theory.bounds",
     "fit": "experiments.estimators",
     "fit_full": "experiments.estimators:full",
-    "fold": "rewriting.fold",
+    "fold": "rewriting.folding.fold",
     "from_tensor": "theory.from_tensor",
     "intrinsic_dimension": "theory.dimension",
     "sample_size": "theory.bounds",

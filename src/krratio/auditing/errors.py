@@ -2,7 +2,7 @@
 
 from krratio.errors import KrratioError
 
-__all__ = ["FoldError", "ForwardError", "ModelError"]
+__all__ = ["ForwardError", "ModelError"]
 
 
 class ForwardError(KrratioError, RuntimeError):
@@ -11,7 +11,3 @@ class ForwardError(KrratioError, RuntimeError):
 
 class ModelError(KrratioError, ValueError):
     """What was to be audited cannot be imported, built or loaded."""
-
-
-class FoldError(KrratioError, ValueError):
-    """A network cannot be folded at all."""

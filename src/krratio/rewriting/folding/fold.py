@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from krratio.auditing.audit import shapes_of
-from krratio.auditing.errors import FoldError
 from krratio.auditing.flow import Flow
 from krratio.auditing.walk import tensors, walk
-from krratio.rewriting.edges import Edge, edge_behind
-from krratio.rewriting.narrow import Narrowed, narrowed
-from krratio.rewriting.plain import RefusalError, module_at
+from krratio.rewriting.errors import FoldError
+from krratio.rewriting.folding.edges import Edge, edge_behind
+from krratio.rewriting.folding.narrow import Narrowed, narrowed
+from krratio.rewriting.folding.plain import RefusalError, module_at
 
 __all__ = ["FoldResult", "fold"]
 

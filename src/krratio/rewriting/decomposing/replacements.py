@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from krratio.rewriting.parts import Part
+from krratio.rewriting.decomposing.parts import Part
 
 __all__ = ["Conv", "replacement"]
 

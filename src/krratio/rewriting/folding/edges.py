@@ -13,7 +13,7 @@ from krratio.auditing.flow import Flow
 from krratio.auditing.kinds import Role
 from krratio.auditing.layers import MixingLayer
 from krratio.auditing.walk import Operation
-from krratio.rewriting.plain import RefusalError, check_named_once, check_plain, module_at
+from krratio.rewriting.folding.plain import RefusalError, check_named_once, check_plain, module_at
 
 __all__ = ["Edge", "edge_behind"]
 

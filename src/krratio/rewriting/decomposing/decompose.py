@@ -10,12 +10,12 @@ import pandas as pd
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from krratio.rewriting.decomposing.formats import FORMATS, Approximation, Format, OutOfReachError
+from krratio.rewriting.decomposing.layers import convolutions, obstacle, require_values, tied
+from krratio.rewriting.decomposing.parts import as_stored, composed
+from krratio.rewriting.decomposing.ranks import Ranks, Request, along_ray, coupled, requested
+from krratio.rewriting.decomposing.replacements import Conv, replacement
 from krratio.rewriting.errors import DecomposeError
-from krratio.rewriting.formats import FORMATS, Approximation, Format, OutOfReachError
-from krratio.rewriting.layers import convolutions, obstacle, require_values, tied
-from krratio.rewriting.parts import as_stored, composed
-from krratio.rewriting.ranks import Ranks, Request, along_ray, coupled, requested
-from krratio.rewriting.replacements import Conv, replacement
 
 __all__ = ["DEGENERATE", "DecomposeResult", "decompose"]
 

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from krratio.experiments.seeds import torch_stream
-from krratio.rewriting.canonical import SLACK, Terms, canonical, stabilized
-from krratio.rewriting.parts import Part
-from krratio.rewriting.ranks import Ranks, along_ray, cheapest
-from krratio.rewriting.spectra import left_svd, tails
-from krratio.rewriting.terms import degeneracy
-from krratio.rewriting.train import train, unfoldings
-from krratio.rewriting.tucker import bases, tucker
+from krratio.rewriting.decomposing.canonical import SLACK, Terms, canonical, stabilized
+from krratio.rewriting.decomposing.parts import Part
+from krratio.rewriting.decomposing.ranks import Ranks, along_ray, cheapest
+from krratio.rewriting.decomposing.spectra import left_svd, tails
+from krratio.rewriting.decomposing.terms import degeneracy
+from krratio.rewriting.decomposing.train import train, unfoldings
+from krratio.rewriting.decomposing.tucker import bases, tucker
 
 __all__ = ["FORMATS", "Approximation", "Cp", "Format", "OutOfReachError", "Tt", "Tucker"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from torch import Tensor
 
-from krratio.rewriting.terms import Factors, energies, gram, products
+from krratio.rewriting.decomposing.terms import Factors, energies, gram, products
 
 __all__ = ["stable"]
 

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from krratio.rewriting.edges import Edge
-from krratio.rewriting.plain import Conv, RefusalError
+from krratio.rewriting.folding.edges import Edge
+from krratio.rewriting.folding.plain import Conv, RefusalError
 
 __all__ = ["Narrowed", "narrowed"]
 

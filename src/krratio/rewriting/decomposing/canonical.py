@@ -9,9 +9,9 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from krratio.experiments.decompositions import thin_svd
-from krratio.rewriting.spectra import left_svd
-from krratio.rewriting.stable import stable
-from krratio.rewriting.terms import Factors, energies, gram, products, summed
+from krratio.rewriting.decomposing.spectra import left_svd
+from krratio.rewriting.decomposing.stable import stable
+from krratio.rewriting.decomposing.terms import Factors, energies, gram, products, summed
 
 __all__ = ["SLACK", "Terms", "canonical", "least_squares", "stabilized"]
 
@@ -95,7 +95,7 @@ def least_squares(kernel: Float[Tensor, "K C l"], start: Factors, sweeps: int) -
     """Alternating least squares, until the error of the unit kernel settles.
 
     The steps of tensorly's ``parafac`` with ``l2_reg``, in the contraction order of
-    :func:`krratio.rewriting.terms.products`.
+    :func:`krratio.rewriting.decomposing.terms.products`.
     """
     factors, before, whole = list(start), math.inf, float(kernel.square().sum())
     ridge = _RIDGE * torch.eye(start[0].shape[1], dtype=kernel.dtype, device="cpu")

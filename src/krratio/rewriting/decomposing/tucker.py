@@ -6,7 +6,7 @@ from jaxtyping import Float
 from tensorly.decomposition import partial_tucker
 from torch import Tensor
 
-from krratio.rewriting.spectra import left_svd
+from krratio.rewriting.decomposing.spectra import left_svd
 
 __all__ = ["Bases", "bases", "tucker"]
 

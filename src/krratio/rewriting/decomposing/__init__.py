@@ -1,0 +1,1 @@
+"""Trained kernels as Tucker, CP and tensor-train blocks."""

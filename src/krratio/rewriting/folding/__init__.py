@@ -1,0 +1,1 @@
+"""The reparameterization lemma on whole networks."""
