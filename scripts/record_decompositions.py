@@ -1,0 +1,64 @@
+"""Record chapter 09's networks, trained on Fashion-MNIST and decomposed, which takes an hour.
+
+    python scripts/record_decompositions.py
+
+Fashion-MNIST is found or downloaded as `krratio.datasets` says. Every seed's part lies in runs/
+when it is finished and is not done again. Writes data/results/decomposed-classifiers.csv and its
+provenance beside it. One thread; two seeds at once with --jobs 2.
+"""
+
+import argparse
+import json
+import platform
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from multiprocessing import get_context
+
+import pandas as pd
+import torch
+
+import krratio as kr
+from krratio.auditing.audit import write
+from krratio.experiments.classifying import Images
+from krratio.paths import DATA, RUNS
+from krratio.rewriting.trial import Trial
+
+CHANNELS, IMAGES, SEEDS = (16, 32, 64, 64), 30_000, (0, 1, 2, 3, 4)
+
+
+def part(seed: int) -> pd.DataFrame:
+    """One seed, from runs/ where it is finished."""
+    torch.set_num_threads(1)
+    path = RUNS / f"decomposed-{'-'.join(map(str, CHANNELS))}-{IMAGES}-{seed}.csv"
+    if not path.exists():
+        training, test = (kr.datasets.load("fashion-mnist", split) for split in ("train", "test"))
+        train = Images.of(training, count=IMAGES)
+        rows = Trial(CHANNELS, seed=seed).run(train, Images.of(test, like=training))
+        write(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        print(f"seed {seed} is finished", flush=True)
+    return pd.read_csv(path)
+
+
+def main() -> None:
+    """Record all seeds and where the numbers come from."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1, help="seeds at once, one core each")
+    jobs = parser.parse_args().jobs
+    RUNS.mkdir(exist_ok=True)
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        frame = pd.concat(pool.map(part, SEEDS), ignore_index=True)
+    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    write(DATA / "results/decomposed-classifiers.csv", text)
+    facts = {
+        "data": f"Fashion-MNIST, first {IMAGES:,} training images, all test images",
+        "trial": {k: v for k, v in asdict(Trial(CHANNELS)).items() if k != "seed"},
+        "seeds": SEEDS,
+        "hardware": f"{platform.machine()} CPU, one thread a network, float32",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    write(DATA / "results/decomposed-classifiers.json", json.dumps(facts, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
