@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-__all__ = ["CACHE", "DATA", "FIGURES", "LOCK", "NOTEBOOKS", "REGISTRY", "ROOT", "RUNS", "SOURCE"]
+__all__ = [
+    "BENCHMARKS",
+    "CACHE",
+    "DATA",
+    "FIGURES",
+    "LOCK",
+    "NOTEBOOKS",
+    "REGISTRY",
+    "ROOT",
+    "RUNS",
+    "SOURCE",
+]
 
 SOURCE: Path = Path(__file__).resolve().parent
 """The package folder, ``src/krratio``."""
@@ -15,5 +26,6 @@ REGISTRY: Path = NOTEBOOKS / "figures.yaml"
 FIGURES: Path = ROOT / "figures"
 DATA: Path = ROOT / "data"
 CACHE: Path = DATA / "cache"
+BENCHMARKS: Path = ROOT / "benchmarks" / "results"
 RUNS: Path = ROOT / "runs"
 LOCK: Path = ROOT / "requirements.lock"

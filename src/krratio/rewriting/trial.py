@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import nn
 
 from krratio.auditing.audit import audit
@@ -20,10 +21,11 @@ from krratio.experiments.classifying import (
     initialized,
     train_classifier,
 )
+from krratio.experiments.intervals import mean_interval
 from krratio.experiments.success_rates import wilson
 from krratio.rewriting.decomposing.decompose import DecomposeResult, decompose
 
-__all__ = ["STAGES", "Trial", "with_intervals"]
+__all__ = ["STAGES", "Trial", "over_seeds", "tuned_over_scratch", "with_intervals"]
 
 STAGES = ("trained", "decomposed", "tuned", "scratch")
 """Of a network: as trained; rewritten; trained on; small from the start."""
@@ -128,3 +130,47 @@ def with_intervals(rows: pd.DataFrame) -> pd.DataFrame:
     pairs = zip(rows["correct"], rows["images"], strict=True)
     low, high = zip(*(wilson(right, images) for right, images in pairs), strict=True)
     return rows.assign(low=low, high=high)
+
+
+def over_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """Means over seeds with 95 % intervals of Student.
+
+    Returns
+    -------
+    DataFrame
+        One row for each ``method``, ``share`` and ``stage``: mean ``parameters`` and ``macs``;
+        ``accuracy`` with ``accuracy_low`` and ``accuracy_high``; and ``loss``, ``loss_low``,
+        ``loss_high``: what is lost of the accuracy of the same seed's whole network after as much
+        training, in percentage points.
+    """
+    whole = rows[(rows["method"] == "none") & (rows["stage"] == "tuned")]
+    reference = rows["seed"].map(whole.set_index("seed")["accuracy"])
+    rows = rows.assign(loss=100 * (reference - rows["accuracy"]))
+    found = []
+    for key, part in rows.groupby(["method", "share", "stage"], sort=False):
+        row: dict[str, Any] = dict(zip(("method", "share", "stage"), key, strict=True))
+        row |= {"seeds": len(part), "parameters": part["parameters"].mean()}
+        row["macs"] = part["macs"].mean()
+        for name in ("accuracy", "loss"):
+            row |= mean_interval(name, torch.tensor(part[name].to_list()), student=True)
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def tuned_over_scratch(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the trained weights are worth: tuned less scratch, seed by seed, in percentage points.
+
+    Returns
+    -------
+    DataFrame
+        ``method``, ``share``, mean ``gain`` with ``gain_low`` and ``gain_high`` (95 %, Student).
+    """
+    table = rows[rows["method"] != "none"].pivot_table(
+        index=["method", "share", "seed"], columns="stage", values="accuracy"
+    )
+    gains = 100 * (table["tuned"] - table["scratch"])
+    found = []
+    for (method, share), part in gains.groupby(["method", "share"], sort=False):
+        row: dict[str, Any] = {"method": method, "share": share}
+        found.append(row | mean_interval("gain", torch.tensor(part.to_list()), student=True))
+    return pd.DataFrame(found)
