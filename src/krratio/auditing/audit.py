@@ -15,10 +15,11 @@ from torch import nn
 from krratio.auditing.chains import Chain, chains
 from krratio.auditing.flow import Flow
 from krratio.auditing.kinds import Role, role_of
+from krratio.auditing.inputs import Input, inputs_of, shapes_of
 from krratio.auditing.layers import MixingLayer
+from krratio.auditing.recurrent import RecurrentLayer, recurrent_layers
 from krratio.auditing.structure import Block, blocks, classes
-from krratio.auditing.walk import walk
-from krratio.errors import ShapeError
+from krratio.auditing.walk import Progress, walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,9 +31,6 @@ CONVENTIONS = (
     "and products of two activations (attention) are not counted. Parameters are counted once, "
     "however often they are used; macs are counted for each use."
 )
-
-Shape = tuple[int, ...]
-
 
 @dataclass(frozen=True, eq=False)
 class Audit:
@@ -118,7 +116,11 @@ class Audit:
 
 
 def audit(
-    model: nn.Module, input_shape: Shape | Sequence[Shape], *, name: str | None = None
+    model: nn.Module,
+    input_shape: Input | Sequence[Input],
+    *,
+    name: str | None = None,
+    progress: Progress | None = None,
 ) -> Audit:
     """Find K, R and their redundancy everywhere in a network.
 
@@ -128,9 +130,14 @@ def audit(
         Any module, on any device; ``"meta"`` too. It is run once, on shapes alone, in eval mode,
         and left as it was.
     input_shape
-        Shape of the input without the batch, or one for each of several inputs.
+        Shape of the input without the batch, or one for each of several inputs; a dict gives
+        arguments by name, and one inside a list is an argument that is a dict. Where a shape says
+        too little, such as for integers, a tensor stands for it, on any device and with its batch;
+        its values are not read.
     name
         Of the report; the type of the network by default.
+    progress
+        Called with how many modules were entered, and how many there are, as the forward proceeds.
 
     Returns
     -------
@@ -141,7 +148,7 @@ def audit(
     ForwardError
         The forward raises, or its control flow depends on data; the message holds the module.
     ShapeError
-        A shape is not a tuple of positive integers.
+        An input is neither a tuple of positive integers nor a tensor.
 
     Notes
     -----
@@ -150,27 +157,34 @@ def audit(
     pointwise layer puts out and R those that enter it. Redundancy classes:
     :func:`krratio.auditing.structure.classes`.
     """
-    flow = Flow(walk(model, shapes_of(input_shape)))
+    flow = Flow(walk(model, inputs_of(input_shape), progress))
     rows = [_layer_row(flow, layer) for layer in flow.layers]
+    recurrent = recurrent_layers(flow.walk)
+    rows += [_recurrent_row(flow, layer) for layer in recurrent.values()]
     found = blocks(flow)
     block_rows = [_block_row(flow, block) for block in found]
     rows += block_rows
     rows += [_chain_row(flow, chain) for chain in chains(flow)]
     unknown = {(m, f"{op} of a constant"): None for m, op in flow.walk.unseen}
     for i, operation in enumerate(flow.walk.operations):
-        computed = role_of(operation.name) in (Role.CONV, Role.MATRIX) and not flow.joins(i)
+        computed = role_of(operation.name) in _WITH_WEIGHT and not _product(flow, i)
         if flow.role(i) is Role.UNKNOWN:
             unknown[operation.module, operation.name] = None
-        elif computed and i not in flow.at:  # no product of two values, and no parameter either
+        elif computed and i not in flow.at and i not in recurrent:  # no product of two values, and no parameter either
             unknown[operation.module, f"{operation.name} with a computed weight"] = None
     return Audit(
         name or type(model).__name__,
         tuple(rows),
         flow.walk.parameters,
-        sum(layer.macs for layer in flow.layers),
+        sum(layer.macs for layer in (*flow.layers, *recurrent.values())),
         _shares(flow, found, [row["redundancy"] for row in block_rows]),
         tuple(unknown),
     )
+
+
+def _product(flow: Flow, i: int) -> bool:
+    """Whether an operation multiplies two values that depend on the input."""
+    return flow.role(i) is Role.MULTIPLY and flow.joins(i)
 
 
 def _shares(flow: Flow, found: Sequence[Block], redundancies: Sequence[str]) -> dict[str, float]:
@@ -189,6 +203,7 @@ def _shares(flow: Flow, found: Sequence[Block], redundancies: Sequence[str]) -> 
 _COLUMNS = (
     "level name kind K R ratio fan_in_rank params naive covering excess redundancy also macs"
 ).split()
+_WITH_WEIGHT = (Role.CONV, Role.MATRIX, Role.LOOKUP, Role.RECURRENT)
 _OTHERS = 3  # layers beside a block's own in the module it is called by: a shortcut, a gate
 _TYPES = dict.fromkeys(("K", "R", "ratio", "fan_in_rank", "naive", "covering", "excess"), "float64")
 
@@ -205,6 +220,22 @@ def _classes(flow: Flow, value: int, K: int, R: int, extra: Sequence[str] = ()) 
 
 
 def _layer_row(flow: Flow, layer: MixingLayer) -> dict[str, Any]:
+    rank = layer.fan_in_rank
+    return _row(
+        "layer",
+        layer.name,
+        layer.kind,
+        K=layer.K,
+        R=rank,
+        fan_in_rank=rank,
+        params=layer.parameters,
+        naive=layer.entries,
+        macs=layer.macs,
+        **_classes(flow, layer.target, layer.K, rank),
+    )
+
+
+def _recurrent_row(flow: Flow, layer: RecurrentLayer) -> dict[str, Any]:
     rank = layer.fan_in_rank
     return _row(
         "layer",
@@ -271,24 +302,6 @@ def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
     inside = sum(layer.name.startswith(f"{path}.") for layer in flow.layers)
     few = path and inside <= len(parts) + _OTHERS
     return path if few else f"{parts[0].name} ... {parts[-1].name}"
-
-
-def shapes_of(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
-    """One shape for each input, checked."""
-    if not isinstance(input_shape, Sequence):
-        raise ShapeError(f"input shape {input_shape!r}: a tuple such as (3, 224, 224) is needed")
-    single = len(input_shape) == 0 or isinstance(input_shape[0], int)
-    shapes: list[Any] = [input_shape] if single else list(input_shape)
-    for shape in shapes:
-        whole = isinstance(shape, Sequence) and all(
-            isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in shape
-        )
-        if not whole or not shape:
-            raise ShapeError(
-                f"input shape {shape!r}: a tuple of positive integers without the batch is needed, "
-                "such as (3, 224, 224), or one for each input"
-            )
-    return [tuple(map(int, shape)) for shape in shapes]
 
 
 def _jsonable(value: Any) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from krratio.auditing.kinds import Role, role_of
 from krratio.auditing.layers import MixingLayer, mixing_layers
-from krratio.auditing.walk import Operation, Walk
+from krratio.auditing.operations import Operation, Walk
 
 __all__ = ["Flow"]
 

@@ -1,12 +1,11 @@
 """What operators do to channels: one row per operator of torch; what has none is listed.
 
-``Role.LINEAR`` treats channels alike and keeps sums; an activation does not; and so on. The roles
-decide where a block or a linear run ends.
+The roles decide where a block or a linear run ends.
 """
 
 from enum import Enum
 
-__all__ = ["Role", "role_of"]
+__all__ = ["BLANK", "OVERWRITING", "Role", "role_of"]
 
 
 class Role(Enum):
@@ -14,6 +13,8 @@ class Role(Enum):
 
     CONV = "convolution"
     MATRIX = "matrix product"  # a linear layer where one side is a weight
+    LOOKUP = "lookup in a table"  # a linear layer on one-hot vectors
+    RECURRENT = "recurrent layer"
     BATCH_NORM = "batch norm"  # linear in eval mode
     NORM = "normalization"  # by statistics of the input itself
     ACTIVATION = "activation"
@@ -31,6 +32,10 @@ class Role(Enum):
 _ROWS: dict[Role, str] = {
     Role.CONV: "convolution _convolution conv1d conv2d conv3d",
     Role.MATRIX: "addmm mm bmm baddbmm matmul linear addbmm",
+    Role.LOOKUP: "embedding",
+    Role.RECURRENT: (
+        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
+    ),
     Role.BATCH_NORM: (
         "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit "
         "cudnn_batch_norm batch_norm _batch_norm_no_update _batch_norm_with_update"
@@ -60,7 +65,7 @@ _ROWS: dict[Role, str] = {
     ),
     Role.ADD: "add add_ sub sub_ rsub",
     Role.MULTIPLY: "mul mul_ div div_",
-    Role.CONCAT: "cat stack concat",
+    Role.CONCAT: "cat stack concat slice_scatter",
     Role.MOVE: (
         "view _unsafe_view reshape _reshape_alias permute transpose t expand clone contiguous "
         "slice select split split_with_sizes unsafe_split unsafe_chunk chunk unsqueeze unsqueeze_ "
@@ -77,6 +82,15 @@ _ROWS: dict[Role, str] = {
 }
 
 _ROLES = {name: role for role, names in _ROWS.items() for name in names.split()}
+
+BLANK = frozenset(
+    "new_zeros new_ones new_empty new_full new_empty_strided zeros_like ones_like full_like "
+    "empty_like rand_like randn_like randint_like".split()
+)
+"""Operators that read no more than the shape of a tensor."""
+
+OVERWRITING = frozenset("copy_ fill_ zero_ normal_ uniform_".split())
+"""Operators that replace the value of their first argument whole."""
 
 
 def role_of(operator: str) -> Role:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.walk import Operation, Walk
+from krratio.auditing.operations import Operation, Walk
 
 __all__ = ["MixingLayer", "mixing_layers"]
 
 
 @dataclass(frozen=True)
 class MixingLayer:
-    """One use of a convolution or a linear layer.
+    """One use of a convolution, a linear layer or an embedding.
 
     Attributes
     ----------
@@ -21,12 +21,12 @@ class MixingLayer:
     name
         Path of the module that owns the weight.
     kind
-        ``"conv2d"``, ``"conv_transpose1d"``, ``"linear"`` and so on; depthwise convolutions
-        ``"depthwise_conv2d"``.
+        ``"conv2d"``, ``"conv_transpose1d"``, ``"linear"``, ``"embedding"`` and so on; depthwise
+        convolutions ``"depthwise_conv2d"``.
     weight
         Name of the weight; layers that share it have the same.
     K, C
-        Channels out and in, whole.
+        Channels out and in, whole; what an embedding takes in are its table's rows.
     window
         Product of the kernel sizes.
     groups
@@ -72,7 +72,7 @@ class MixingLayer:
 
 
 def mixing_layers(walk: Walk) -> list[MixingLayer]:
-    """All uses of convolutions and linear layers whose weight is a parameter, in order."""
+    """All uses of convolutions, linear layers and embeddings whose weight is a parameter."""
     found = []
     for i, operation in enumerate(walk.operations):
         role = role_of(operation.name)
@@ -80,6 +80,8 @@ def mixing_layers(walk: Walk) -> list[MixingLayer]:
             layer = _convolution(walk, i, operation)
         elif role is Role.MATRIX:
             layer = _linear(walk, i, operation)
+        elif role is Role.LOOKUP:
+            layer = _embedding(walk, i, operation)
         else:
             layer = None
         if layer is not None:
@@ -141,6 +143,29 @@ def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         math.prod(walk.shapes[target]) * C,
         source,
         target,
+    )
+
+
+def _embedding(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
+    """A linear layer on one-hot vectors, which costs no multiply-add."""
+    weight, source = operation.arguments[:2]
+    if not isinstance(source, int) or not isinstance(weight, str) or weight not in walk.weights:
+        return None
+    C, K = operation.shapes[0]
+    return MixingLayer(
+        i,
+        weight.rpartition(".")[0],
+        "embedding",
+        weight,
+        K,
+        C,
+        1,
+        1,
+        _trained(walk, operation, (weight,)),
+        K * C,
+        0,
+        source,
+        operation.outputs[0],
     )
 
 
