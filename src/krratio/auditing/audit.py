@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["CONVENTIONS", "Audit", "audit", "shapes_of", "write"]
 
 CONVENTIONS = (
-    "A MAC is one multiply-add with a weight, for one input; biases, normalization, activations "
-    "and products of two activations (attention) are not counted. Parameters are counted once, "
+    "A MAC is one multiply-add with a weight, for one input (a tensor that was given counts with its "
+    "batch); biases, normalization, activations, lookups and products of two activations "
+    "(attention) are not counted. Parameters are counted once, "
     "however often they are used; macs are counted for each use."
 )
 
@@ -309,13 +309,13 @@ def _jsonable(value: Any) -> Any:
 
 
 def write(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file whole or not at all, with the permissions of any new file."""
     to = Path(path)
-    handle, name = tempfile.mkstemp(dir=to.parent, prefix=f".{to.name}.")
-    beside = Path(name)
+    beside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        beside.write_text(text, encoding="utf-8", newline="\n")
         beside.replace(to)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(to)) from error
     finally:
         beside.unlink(missing_ok=True)

@@ -2,25 +2,42 @@
 
 import argparse
 import shutil
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from krratio.auditing.audit import Audit, audit, write
 from krratio.auditing.errors import ModelError
 from krratio.auditing.load import build, load_weights
+from krratio.auditing.walk import Progress
 
 __all__ = ["run"]
 
 _SHORT = ("name", "kind", "K", "R", "ratio", "params", "redundancy")
+_DTYPES = {
+    "long": torch.long,
+    "int": torch.int,
+    "bool": torch.bool,
+    "half": torch.half,
+    "bfloat16": torch.bfloat16,
+    "float": torch.float,
+    "double": torch.double,
+}
 
 
 def run(options: argparse.Namespace) -> str:
     """Audit, write the files that were asked for, and return what is to be printed."""
-    shapes = [_shape(text) for text in options.input]
+    inputs = _inputs(options.input)
     model = build(options.target)
     if options.weights is not None:
         load_weights(model, options.weights)
-    found = audit(model, shapes)
+    with tqdm(unit="module", file=sys.stderr, disable=None, leave=False, ncols=80) as bar:
+        found = audit(model, inputs, progress=_shown(bar))
     if options.html is not None:
         found.to_html(options.html)
     if options.json is not None:
@@ -30,13 +47,43 @@ def run(options: argparse.Namespace) -> str:
     return f"{_table(found, options.sort)}\n\n{found.summary()}"
 
 
-def _shape(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
+def _shown(bar: "tqdm[NoReturn]") -> Progress | None:
+    """What moves a bar; None where there is no terminal to show it on."""
+
+    def moved(entered: int, whole: int) -> None:
+        bar.total = whole
+        bar.update(entered - bar.n)
+
+    return None if bar.disable else moved
+
+
+def _inputs(texts: Sequence[str]) -> list[Any] | dict[str, Any]:
+    """Arguments by position, or by name where all have one."""
+    pairs = [text.rpartition("=") for text in texts]
+    named = [name for name, equals, _ in pairs if equals]
+    if not named:
+        return [_input(text, text) for text in texts]
+    if len(set(named)) < len(texts) or "" in named:
         raise ModelError(
-            f"--input {text!r}: positive integers with commas are needed, such as 3,224,224"
+            f"--input {' --input '.join(texts)}: either each input has a name of its own, such as "
+            "image=3,224,224, or none has one"
+        )
+    return {name: _input(shape, text) for (name, _, shape), text in zip(pairs, texts, strict=True)}
+
+
+def _input(shape: str, text: str) -> tuple[int, ...] | Tensor:
+    kind, colon, sizes = shape.rpartition(":")
+    try:
+        numbers = tuple(int(part) for part in sizes.split(","))
+        dtype = _DTYPES[kind] if colon else None
+    except (ValueError, KeyError):
+        raise ModelError(
+            f"--input {text!r}: positive integers with commas are needed, such as 3,224,224, "
+            f"with a type of numbers before where it matters, such as long:77 ({', '.join(_DTYPES)})"
         ) from None
+    if dtype is None or min(numbers) < 1:
+        return numbers  # the audit says what is wrong with it
+    return torch.empty((1, *numbers), dtype=dtype, device="meta")
 
 
 def _table(found: Audit, sort: str | None) -> str:

@@ -13,8 +13,9 @@ def add_options(command: argparse.ArgumentParser) -> None:
         "--input",
         required=True,
         action="append",
-        metavar="C,H,W",
-        help="shape of the input without the batch; once for each input",
+        metavar="[NAME=][TYPE:]C,H,W",
+        help="shape of the input without the batch, once for each input; long:77 are integers, "
+        "NAME= gives it by name",
     )
     command.add_argument("--weights", type=Path, metavar="FILE", help="a checkpoint that must fit")
     command.add_argument("--html", type=Path, metavar="FILE", help="write one self-contained page")
