@@ -182,7 +182,7 @@ def test_several_inputs_outputs_and_functional_calls():
 
     found = kr.audit(Two(), [(3, 8, 8), (2, 8, 8)])
     frame = found.to_frame()
-    assert frame[frame["level"] == "layer"]["name"].tolist() == ["", "conv", "head"]
+    assert frame[frame["level"] == "layer"]["name"].tolist() == ["weight", "conv", "head"]
     assert found.not_understood == ()
 
 

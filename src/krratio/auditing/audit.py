@@ -158,9 +158,9 @@ def audit(
     :func:`krratio.auditing.structure.classes`.
     """
     flow = Flow(walk(model, inputs_of(input_shape), progress))
-    rows = [_layer_row(flow, layer) for layer in flow.layers]
     recurrent = recurrent_layers(flow.walk)
-    rows += [_recurrent_row(flow, layer) for layer in recurrent.values()]
+    by_operation: dict[int, MixingLayer | RecurrentLayer] = {**flow.at, **recurrent}
+    rows = [_layer_row(flow, by_operation[i]) for i in sorted(by_operation)]
     found = blocks(flow)
     block_rows = [_block_row(flow, block) for block in found]
     rows += block_rows
@@ -170,13 +170,13 @@ def audit(
         computed = role_of(operation.name) in _WITH_WEIGHT and not _product(flow, i)
         if flow.role(i) is Role.UNKNOWN:
             unknown[operation.module, operation.name] = None
-        elif computed and i not in flow.at and i not in recurrent:  # no product of two values, and no parameter either
+        elif computed and i not in by_operation:  # no product of two values, and no parameter either
             unknown[operation.module, f"{operation.name} with a computed weight"] = None
     return Audit(
         name or type(model).__name__,
         tuple(rows),
         flow.walk.parameters,
-        sum(layer.macs for layer in (*flow.layers, *recurrent.values())),
+        sum(layer.macs for layer in by_operation.values()),
         _shares(flow, found, [row["redundancy"] for row in block_rows]),
         tuple(unknown),
     )
@@ -219,27 +219,11 @@ def _classes(flow: Flow, value: int, K: int, R: int, extra: Sequence[str] = ()) 
     return {"redundancy": first, "also": ", ".join(rest)}
 
 
-def _layer_row(flow: Flow, layer: MixingLayer) -> dict[str, Any]:
+def _layer_row(flow: Flow, layer: MixingLayer | RecurrentLayer) -> dict[str, Any]:
     rank = layer.fan_in_rank
     return _row(
         "layer",
-        layer.name,
-        layer.kind,
-        K=layer.K,
-        R=rank,
-        fan_in_rank=rank,
-        params=layer.parameters,
-        naive=layer.entries,
-        macs=layer.macs,
-        **_classes(flow, layer.target, layer.K, rank),
-    )
-
-
-def _recurrent_row(flow: Flow, layer: RecurrentLayer) -> dict[str, Any]:
-    rank = layer.fan_in_rank
-    return _row(
-        "layer",
-        layer.name,
+        layer.title,
         layer.kind,
         K=layer.K,
         R=rank,
@@ -279,7 +263,7 @@ def _chain_row(flow: Flow, chain: Chain) -> dict[str, Any]:
     first, last = chain.layers[0], chain.layers[-1]
     return _row(
         "chain",
-        f"{first.name} ... {last.name}",
+        f"{first.title} ... {last.title}",
         f"linear run of {len(chain.layers)}",
         K=widest.K,
         R=rank,
@@ -292,16 +276,16 @@ def _chain_row(flow: Flow, chain: Chain) -> dict[str, Any]:
 
 def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
     """The innermost module that holds the layers and few others, or the first and last of them."""
-    split = [part.name.split(".") for part in parts]
+    split = [part.title.split(".") for part in parts]
     shared = []
     for level in zip(*split, strict=False):
         if len(set(level)) > 1:
             break
         shared.append(level[0])
     path = ".".join(shared)
-    inside = sum(layer.name.startswith(f"{path}.") for layer in flow.layers)
+    inside = sum(layer.title.startswith(f"{path}.") for layer in flow.layers)
     few = path and inside <= len(parts) + _OTHERS
-    return path if few else f"{parts[0].name} ... {parts[-1].name}"
+    return path if few else f"{parts[0].title} ... {parts[-1].title}"
 
 
 def _jsonable(value: Any) -> Any:

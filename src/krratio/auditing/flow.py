@@ -10,6 +10,7 @@ __all__ = ["Flow"]
 
 _LINEAR = {Role.BATCH_NORM, Role.AVERAGE, Role.MOVE, Role.PAD, Role.RESIZE, Role.CONCAT}
 _PER_CHANNEL = {Role.BATCH_NORM, Role.NORM, Role.ACTIVATION, Role.MOVE, Role.PAD}
+_POINTWISE = {Role.ACTIVATION, Role.ADD, Role.MULTIPLY}
 _GATE = 40  # operations that a gate may consist of
 
 
@@ -140,12 +141,28 @@ class Flow:
                 role, joins = self.role(i), self.joins(i)
                 if role is Role.ADD and joins:
                     yield "sum", None, places
-                gate = role is Role.MULTIPLY and joins
+                gate = role is Role.MULTIPLY and joins and not self._of_itself(here, i)
                 if gate or role is Role.UNKNOWN or not self.linear(i):
                     yield ("unknown" if role is Role.UNKNOWN else "activation"), None, places
                 if gate or self.linear(i):  # a gate keeps the channels and scales them
                     spread = places * self.flattened(i)
                     open_ += [(output, spread) for output in self._operation(i).outputs]
+
+    def _of_itself(self, value: int, product: int) -> bool:
+        """Whether a product is a function of one value place by place, such as x · sigmoid(x)."""
+        shape, reached = self.walk.shapes[value], {value}
+        open_ = [value]
+        while open_:
+            for i in self.readers[open_.pop()]:
+                inputs, outputs = set(self._operation(i).inputs), self._operation(i).outputs
+                if i == product and inputs <= reached:
+                    return True
+                alike = all(self.walk.shapes[v] == shape for v in outputs)
+                pointwise = alike and self.role(i) in _POINTWISE and inputs <= reached
+                if pointwise and i < product and not reached.issuperset(outputs):
+                    reached.update(outputs)
+                    open_ += [value, *outputs]  # what needs both comes again
+        return False
 
     def linear(self, i: int) -> bool:
         """Whether an operation that is no layer is linear, and keeps channels apart."""

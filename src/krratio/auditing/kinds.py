@@ -53,7 +53,11 @@ _ROWS: dict[Role, str] = {
         "glu softsign hardshrink softshrink relu6 maximum minimum where sign round floor "
         "_scaled_dot_product_attention_math _scaled_dot_product_flash_attention_for_cpu "
         "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math_for_mps "
-        "_safe_softmax logsumexp"
+        "_scaled_dot_product_fused_attention_overrideable _safe_softmax logsumexp masked_fill "
+        "masked_fill_ eq ne lt le gt ge logical_not logical_and logical_or bitwise_not bitwise_and "
+        "isnan isinf argmax argmin sqrt_ square_ abs_ pow_ log_ log1p expm1 log2 exp2 tan atan atan2 "
+        "sinh cosh asinh acosh atanh erfc remainder fmod ceil trunc frac sgn nan_to_num softmax_ "
+        "leaky_relu_ relu6_ selu_ celu_ logit cummax"
     ),
     Role.AVERAGE: (
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d "
@@ -63,7 +67,7 @@ _ROWS: dict[Role, str] = {
         "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices "
         "max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool1d amax max amin min topk"
     ),
-    Role.ADD: "add add_ sub sub_ rsub",
+    Role.ADD: "add add_ sub sub_ rsub lerp addcmul addcmul_ addcdiv addcdiv_",
     Role.MULTIPLY: "mul mul_ div div_",
     Role.CONCAT: "cat stack concat slice_scatter",
     Role.MOVE: (
@@ -72,12 +76,18 @@ _ROWS: dict[Role, str] = {
         "squeeze squeeze_ alias detach flatten unflatten movedim roll flip _to_copy to copy copy_ "
         "unbind index index_select narrow repeat lift_fresh pixel_shuffle pixel_unshuffle "
         "channel_shuffle native_channel_shuffle neg neg_ dropout native_dropout gather unfold "
-        "im2col col2im as_strided repeat_interleave constant"
+        "im2col col2im as_strided repeat_interleave constant swapaxes transpose_ squeeze_ t_ tril triu "
+        "diagonal rot90 take_along_dim"
     ),
-    Role.PAD: "constant_pad_nd reflection_pad1d reflection_pad2d replication_pad2d pad",
+    Role.PAD: (
+        "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+        "replication_pad2d replication_pad3d"
+    ),
     Role.RESIZE: (
         "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
-        "upsample_bicubic2d _upsample_bilinear2d_aa upsample_linear1d upsample_trilinear3d"
+        "upsample_bicubic2d _upsample_bilinear2d_aa upsample_linear1d upsample_trilinear3d "
+        "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
+        "_upsample_bicubic2d_aa"
     ),
 }
 

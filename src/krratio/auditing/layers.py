@@ -56,6 +56,12 @@ class MixingLayer:
     target: int
 
     @property
+    def title(self) -> str:
+        """The module's path, or the weight's where the module does not say which one it is."""
+        weight = self.weight.partition(" ")[0]
+        return self.name if self.name and "weight" in weight.rpartition(".")[2] else weight
+
+    @property
     def fan_in_rank(self) -> int:
         """The largest rank of the (K, C·window) weight: sum over groups of the smaller side."""
         return self.groups * min(self.K // self.groups, self.C // self.groups * self.window)

@@ -15,8 +15,8 @@ class RecurrentLayer:
 
     Attributes
     ----------
-    name
-        Path of the module that owns the weights.
+    title
+        Path of the module that owns the weights, or of its first weight.
     kind
         ``"lstm"``, ``"gru"``, ``"rnn"``, or ``"lstm_cell"`` and so on.
     K
@@ -32,7 +32,7 @@ class RecurrentLayer:
         Value put out.
     """
 
-    name: str
+    title: str
     kind: str
     K: int
     fan_in_rank: int
@@ -62,7 +62,7 @@ def _layer(walk: Walk, operation: Operation) -> RecurrentLayer | None:
         return None
     entries = sum(map(math.prod, weights))
     return RecurrentLayer(
-        next(iter(own)).rpartition(".")[0],
+        next(iter(own)).rpartition(".")[0] or next(iter(own)),
         operation.name.replace("_tanh", "").replace("_relu", ""),
         walk.shapes[operation.outputs[0]][-1],
         directions * _rank(weights),

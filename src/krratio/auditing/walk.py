@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import transformer
 from torch.nn.parameter import is_lazy
 
 from krratio.auditing.errors import ForwardError
@@ -126,13 +127,18 @@ def _watching(recorder: Recorder, progress: Progress | None) -> Iterator[None]:
 
 @contextmanager
 def _no_fast_path() -> Iterator[None]:
-    """Attention layer by layer: its fused kernel hides the layers in it."""
-    before = torch.backends.mha.get_fastpath_enabled()
+    """Attention layer by layer: its fused kernel hides the layers in it.
+
+    Torch's encoder also reads the values of a mask, only to choose a faster kernel if it is causal.
+    """
+    before, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
+    transformer._detect_is_causal_mask = lambda _mask, is_causal, _size: bool(is_causal)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+        transformer._detect_is_causal_mask = detect
 
 
 def _explained(error: Exception, recorder: Recorder, inputs: Inputs) -> ForwardError:
