@@ -8,7 +8,7 @@ from krratio.auditing.audit import CONVENTIONS, Audit
 
 __all__ = ["html"]
 
-_SHOWN = "name kind K R ratio fan_in_rank params naive covering excess redundancy also macs".split()
+_SHOWN = "name K R ratio redundancy also kind fan_in_rank params naive covering excess macs".split()
 _TEXT = ("name", "kind", "redundancy", "also")
 _COLOURS = {
     "none": "#0072b2",
@@ -22,14 +22,25 @@ _COLOURS = {
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:75rem;padding:1rem;color:#1a1a1a}
 h1{font-size:1.5rem;overflow-wrap:anywhere}h2{font-size:1.15rem;margin-top:2rem}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
-th,td{padding:.25rem .6rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
-th{cursor:pointer;background:#f4f4f4;position:sticky;top:0}th:focus{outline:2px solid #0072b2}
+ul.shares{list-style:none;padding:0}
+.wide{overflow-x:auto}table{border-collapse:separate;border-spacing:0;font-variant-numeric:tabular-nums}
+th,td{padding:.25rem .45rem;border-bottom:1px solid #ddd;text-align:right;white-space:nowrap}
+th{cursor:pointer;background:#f4f4f4}th:focus{outline:2px solid #0072b2;outline-offset:-2px}
+th:hover{background:#e4e4e4}th[aria-sort=descending]::after{content:" \\2193"}
+th[aria-sort=ascending]::after{content:" \\2191"}
 td.text,th.text{text-align:left}
-td.text:first-child{white-space:normal;overflow-wrap:anywhere;min-width:9rem}
+td:first-child{white-space:normal;overflow-wrap:break-word;min-width:9rem;max-width:24rem}
+td:first-child,th:first-child{position:sticky;left:0}td:first-child{background:#fff}
 .note{color:#444}svg text{font:11px system-ui,sans-serif}
 .dot{display:inline-block;width:.7em;height:.7em;border-radius:50%;margin-right:.4em}
+@media(max-width:600px){td:first-child{min-width:7rem;max-width:9rem}}
 """
+_MEANING = (
+    "K: channels put out. R: channels that enter the last layer of a block, the largest rank that "
+    "a layer's weight can have, the rank that can cross a linear run. Naive: entries of the weights, "
+    "of a block with those that read its K channels. Covering: what its low-rank format needs to "
+    "be described; excess: the difference. Click a heading to sort."
+)
 _SCRIPT = """
 document.querySelectorAll('th').forEach(function(head){
   function sort(){
@@ -65,6 +76,7 @@ def html(found: Audit) -> str:
         f"<p>{found.parameters:,} parameters, {found.macs:,} multiply-adds.</p>",
         _shares(found),
         _picture(found),
+        f"<p class='note'>{escape(_MEANING)}</p>",
     ]
     for level, heading in (("block", "Blocks"), ("chain", "Linear runs"), ("layer", "Layers")):
         rows = [row for row in found.rows if row["level"] == level]
@@ -80,7 +92,7 @@ def _shares(found: Audit) -> str:
         f"{share:.1%} {escape(name)}</li>"
         for name, share in found.shares.items()
     )
-    return f"<p>Share of the parameters by class of their block:</p><ul>{items}</ul>"
+    return f"<p>Share of the parameters by class of their block:</p><ul class='shares'>{items}</ul>"
 
 
 def _picture(found: Audit) -> str:
@@ -106,6 +118,7 @@ def _picture(found: Audit) -> str:
     axis = (
         f"<text x='44' y='26' text-anchor='end'>{largest:,}</text>"
         f"<text x='44' y='{high + 20}' text-anchor='end'>0</text>"
+        f"<line x1='48' x2='{wide}' y1='{high + 20}' y2='{high + 20}' stroke='#999999'/>"
         f"<text x='50' y='{high + 38}'>blocks in order: R (grey), K (coloured by class)</text>"
     )
     return (
@@ -115,14 +128,23 @@ def _picture(found: Audit) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
+    shown = [name for name in _SHOWN if _says_something(name, rows)]
     head = "".join(
-        f"<th tabindex='0'{_class(name)}>{escape(name.replace('_', ' '))}</th>" for name in _SHOWN
+        f"<th tabindex='0'{_class(name)}>{escape(name.replace('_', ' '))}</th>" for name in shown
     )
     body = "".join(
-        "<tr>" + "".join(_cell(name, row[name]) for name in _SHOWN) + "</tr>" for row in rows
+        "<tr>" + "".join(_cell(name, row[name]) for name in shown) + "</tr>" for row in rows
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f"<div class='wide'>{table}</div>"
+
+
+def _says_something(name: str, rows: list[dict[str, Any]]) -> bool:
+    """Whether a column is neither empty nor a copy of R."""
+    values = [row[name] for row in rows]
+    if name == "fan_in_rank" and values == [row["R"] for row in rows]:
+        return False
+    return not all(value == "" or (name not in _TEXT and math.isnan(value)) for value in values)
 
 
 def _class(name: str) -> str:
@@ -131,7 +153,9 @@ def _class(name: str) -> str:
 
 def _cell(name: str, value: Any) -> str:
     if name in _TEXT:
-        return f"<td class='text' data-value='{escape(str(value))}'>{escape(str(value))}</td>"
+        text = escape(str(value))
+        spaced = text.replace("_", " ") if name == "kind" else text.replace(".", ".<wbr>")
+        return f"<td class='text' data-value='{text}'>{spaced}</td>"
     if math.isnan(value):
         return "<td data-value=''></td>"
     shown = f"{value:.3g}" if name == "ratio" else f"{value:,.0f}"
