@@ -1,8 +1,11 @@
 """The network that a command line names, and its checkpoint."""
 
 import importlib
+import pickle
 import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,23 +63,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
     Raises
     ------
     ModelError
-        The file is missing, holds more than tensors, or does not fit the network.
+        The file is missing, damaged, holds more than tensors, or does not fit the network.
     MissingExtraError
         It is a safetensors file and that package is not installed.
     """
-    if path.suffix == ".safetensors":
-        try:
-            load_file = importlib.import_module("safetensors.torch").load_file
-        except ImportError:
-            raise MissingExtraError(
-                f"{path} needs the package safetensors: pip install safetensors"
-            ) from None
-        state = load_file(path)
-    else:
-        try:
-            state = torch.load(path, weights_only=True, map_location="cpu")
-        except Exception as error:
-            raise ModelError(f"{path} cannot be read as plain tensors: {_said(error)}") from error
+    if not path.is_file():
+        raise ModelError(f"{path} cannot be read: there is no such file")
+    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     try:
         model.load_state_dict(state, assign=True)
@@ -84,6 +77,32 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ModelError(f"{path} does not fit the network: {_said(error)}") from error
 
 
+def _safetensors(path: Path) -> Any:
+    try:
+        load_file = importlib.import_module("safetensors.torch").load_file
+    except ImportError:
+        raise MissingExtraError(
+            f"{path} needs the package safetensors: pip install safetensors"
+        ) from None
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ModelError(f"{path} is no whole safetensors file: {_said(error)}") from error
+
+
+def _pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} cannot be read as plain tensors: it is damaged, or holds objects whose loading "
+            "would run code, which is refused; save model.state_dict() instead"
+        ) from error
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read as plain tensors: {_said(error)}") from error
+
+
 def _said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"
+    """All of a short message on one line, and the beginning of a long one."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {textwrap.shorten(text or 'no message', 300, placeholder=' ...')}"
