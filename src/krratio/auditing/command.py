@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from krratio.auditing.audit import Audit, audit, write
@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> str:
     model = build(options.target)
     if options.weights is not None:
         load_weights(model, options.weights)
-    with tqdm(unit="module", file=sys.stderr, disable=None, leave=False, ncols=80) as bar:
-        found = audit(model, inputs, progress=_shown(bar))
+    with _bar(model) as bar:
+        found = audit(model, inputs, progress=None if bar.disable else _moving(bar))
     if options.html is not None:
         found.to_html(options.html)
     if options.json is not None:
@@ -47,14 +47,17 @@ def run(options: argparse.Namespace) -> str:
     return f"{_table(found, options.sort)}\n\n{found.summary()}"
 
 
-def _shown(bar: "tqdm[NoReturn]") -> Progress | None:
-    """What moves a bar; None where there is no terminal to show it on."""
+def _bar(model: nn.Module) -> "tqdm[NoReturn]":
+    """Modules entered, of all, where stderr is a terminal."""
+    whole = sum(1 for _ in model.modules())
+    return tqdm(total=whole, unit="module", disable=None, leave=False, ncols=80, file=sys.stderr)
 
-    def moved(entered: int, whole: int) -> None:
-        bar.total = whole
+
+def _moving(bar: "tqdm[NoReturn]") -> Progress:
+    def move(entered: int, _whole: int) -> None:
         bar.update(entered - bar.n)
 
-    return None if bar.disable else moved
+    return move
 
 
 def _inputs(texts: Sequence[str]) -> list[Any] | dict[str, Any]:
