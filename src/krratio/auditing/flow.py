@@ -22,6 +22,7 @@ class Flow:
         self.layers = mixing_layers(walk)
         self.at = {layer.operation: layer for layer in self.layers}
         self.readers, self.makers = walk.readers(), walk.makers()
+        self._products: dict[int, bool] = {}
 
     def role(self, i: int) -> Role:
         """Role of an operation; a product of two values is no linear layer."""
@@ -141,28 +142,43 @@ class Flow:
                 role, joins = self.role(i), self.joins(i)
                 if role is Role.ADD and joins:
                     yield "sum", None, places
-                gate = role is Role.MULTIPLY and joins and not self._of_itself(here, i)
+                gate = role is Role.MULTIPLY and joins and not self._of_one_value(i)
                 if gate or role is Role.UNKNOWN or not self.linear(i):
                     yield ("unknown" if role is Role.UNKNOWN else "activation"), None, places
                 if gate or self.linear(i):  # a gate keeps the channels and scales them
                     spread = places * self.flattened(i)
                     open_ += [(output, spread) for output in self._operation(i).outputs]
 
-    def _of_itself(self, value: int, product: int) -> bool:
+    def _of_one_value(self, product: int) -> bool:
         """Whether a product is a function of one value place by place, such as x · sigmoid(x)."""
-        shape, reached = self.walk.shapes[value], {value}
-        open_ = [value]
-        while open_:
-            for i in self.readers[open_.pop()]:
-                inputs, outputs = set(self._operation(i).inputs), self._operation(i).outputs
-                if i == product and inputs <= reached:
-                    return True
-                alike = all(self.walk.shapes[v] == shape for v in outputs)
-                pointwise = alike and self.role(i) in _POINTWISE and inputs <= reached
-                if pointwise and i < product and not reached.issuperset(outputs):
-                    reached.update(outputs)
-                    open_ += [value, *outputs]  # what needs both comes again
+        if product not in self._products:
+            self._products[product] = self._found_alone(product)
+        return self._products[product]
+
+    def _found_alone(self, product: int) -> bool:
+        candidates = list(dict.fromkeys(self._operation(product).inputs))
+        for value in candidates:  # also those from which they were made; the list grows
+            if self._reaches(value, product):
+                return True
+            maker = self.makers.get(value)
+            if maker is not None and self._pointwise(maker) and len(candidates) < _GATE:
+                more = self._operation(maker).inputs
+                candidates += [v for v in more if v not in candidates]
         return False
+
+    def _reaches(self, value: int, product: int) -> bool:
+        """Whether all that a product reads is made of one value alone, place by place."""
+        reached = {value}
+        for i in range(self.makers.get(value, -1) + 1, product):
+            operation = self._operation(i)
+            if self._pointwise(i) and reached.issuperset(operation.inputs):
+                reached.update(operation.outputs)
+        return reached.issuperset(self._operation(product).inputs)
+
+    def _pointwise(self, i: int) -> bool:
+        operation = self._operation(i)
+        shapes = {self.walk.shapes[v] for v in (*operation.inputs, *operation.outputs)}
+        return self.role(i) in _POINTWISE and i not in self.at and len(shapes) == 1
 
     def linear(self, i: int) -> bool:
         """Whether an operation that is no layer is linear, and keeps channels apart."""
