@@ -220,7 +220,7 @@ def block_rows(found: Audit) -> list[dict[str, Any]]:
     return [{name: row[name] for name in BLOCK_COLUMNS} for row in rows]
 
 
-def _explained(frame: pd.DataFrame) -> dict[str, list[str]]:
+def unexplained(frame: pd.DataFrame) -> dict[str, list[str]]:
     """Networks of which a difference to a peer is not explained."""
     parameters, macs = frame["parameters"], frame["macs"]
     unlike = {
@@ -262,7 +262,7 @@ def main() -> None:
         blocks += [{"architecture": name, "year": year} | block for block in block_rows(found)]
         print({k: row[k] for k in ("name", "parameters", "blocks", "ratio")}, flush=True)
     frame = _write(rows, blocks)
-    for what, names in _explained(frame).items():
+    for what, names in unexplained(frame).items():
         print(f"{what} differ without explanation: {names}")
     for peer in ("torchinfo", "fvcore"):
         ratios = frame["audit_s"] / frame[f"{peer}_s"]
