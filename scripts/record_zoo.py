@@ -29,6 +29,7 @@ import platform
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -255,7 +256,7 @@ def main() -> None:
     rows, blocks = [], []
     for year, module, name in entries():
         model, size = build(module, name), image_size(name)
-        seconds, found = _best(lambda m=model, s=size: kr.audit(m, (3, s, s)))
+        seconds, found = _best(partial(kr.audit, model, (3, size, size)))
         row = {"year": year, "name": name} | summary_of(found) | {"audit_s": round(seconds, 4)}
         row |= _torchinfo(model, found, size)
         rows.append(row | _fvcore(model, size))

@@ -184,7 +184,11 @@ class Written(nn.Module):
 
     def __init__(self, between):
         super().__init__()
-        self.first, self.wide, self.last = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 16, 1), nn.Conv2d(16, 3, 1)
+        self.first, self.wide, self.last = (
+            nn.Conv2d(2, 4, 3),
+            nn.Conv2d(4, 16, 1),
+            nn.Conv2d(16, 3, 1),
+        )
         self.between = between
 
     def forward(self, x):

@@ -13,8 +13,8 @@ from torch import nn
 
 from krratio.auditing.chains import Chain, chains
 from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role, role_of
 from krratio.auditing.inputs import Input, inputs_of, shapes_of
+from krratio.auditing.kinds import Role, role_of
 from krratio.auditing.layers import MixingLayer
 from krratio.auditing.recurrent import RecurrentLayer, recurrent_layers
 from krratio.auditing.structure import Block, blocks, classes
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 __all__ = ["CONVENTIONS", "Audit", "audit", "shapes_of", "write"]
 
 CONVENTIONS = (
-    "A MAC is one multiply-add with a weight, for one input (a tensor that was given counts with its "
-    "batch); biases, normalization, activations, lookups and products of two activations "
+    "A MAC is one multiply-add with a weight, for one input (a tensor that was given counts with "
+    "its batch); biases, normalization, activations, lookups and products of two activations "
     "(attention) are not counted. Parameters are counted once, "
     "however often they are used; macs are counted for each use."
 )
+
 
 @dataclass(frozen=True, eq=False)
 class Audit:
@@ -170,7 +171,7 @@ def audit(
         computed = role_of(operation.name) in _WITH_WEIGHT and not _product(flow, i)
         if flow.role(i) is Role.UNKNOWN:
             unknown[operation.module, operation.name] = None
-        elif computed and i not in by_operation:  # no product of two values, and no parameter either
+        elif computed and i not in by_operation:
             unknown[operation.module, f"{operation.name} with a computed weight"] = None
     return Audit(
         name or type(model).__name__,

@@ -81,8 +81,8 @@ def _input(shape: str, text: str) -> tuple[int, ...] | Tensor:
         dtype = _DTYPES[kind] if colon else None
     except (ValueError, KeyError):
         raise ModelError(
-            f"--input {text!r}: positive integers with commas are needed, such as 3,224,224, "
-            f"with a type of numbers before where it matters, such as long:77 ({', '.join(_DTYPES)})"
+            f"--input {text!r}: positive integers with commas are needed, such as 3,224,224, with "
+            f"a type of numbers before where it matters, such as long:77 ({', '.join(_DTYPES)})"
         ) from None
     if dtype is None or min(numbers) < 1:
         return numbers  # the audit says what is wrong with it

@@ -37,9 +37,9 @@ td:first-child,th:first-child{position:sticky;left:0}td:first-child{background:#
 """
 _MEANING = (
     "K: channels put out. R: channels that enter the last layer of a block, the largest rank that "
-    "a layer's weight can have, the rank that can cross a linear run. Naive: entries of the weights, "
-    "of a block with those that read its K channels. Covering: what its low-rank format needs to "
-    "be described; excess: the difference. Click a heading to sort."
+    "a layer's weight can have, the rank that can cross a linear run. Naive: entries of the "
+    "weights, of a block with those that read its K channels. Covering: what its low-rank format "
+    "needs to be described; excess: the difference. Click a heading to sort."
 )
 _SCRIPT = """
 document.querySelectorAll('th').forEach(function(head){

@@ -13,7 +13,7 @@ __all__ = ["Input", "Inputs", "arguments", "described", "inputs_of", "shapes_of"
 Shape = tuple[int, ...]
 Input = Shape | Tensor | Mapping[str, Any]
 """A shape without the batch, a tensor with it, or a dict of both."""
-Inputs = list[Input] | dict[str, Input]
+Inputs = Sequence[Input] | Mapping[str, Input]
 """Arguments by position, or by name."""
 
 _EXAMPLE = (
@@ -22,7 +22,7 @@ _EXAMPLE = (
 )
 
 
-def inputs_of(given: Input | Sequence[Input]) -> Inputs:
+def inputs_of(given: Any) -> Inputs:
     """Arguments of a forward, checked: a list by position, a dict by name.
 
     Raises

@@ -33,9 +33,7 @@ _ROWS: dict[Role, str] = {
     Role.CONV: "convolution _convolution conv1d conv2d conv3d",
     Role.MATRIX: "addmm mm bmm baddbmm matmul linear addbmm",
     Role.LOOKUP: "embedding",
-    Role.RECURRENT: (
-        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"
-    ),
+    Role.RECURRENT: ("lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
     Role.BATCH_NORM: (
         "native_batch_norm _native_batch_norm_legit_no_training _native_batch_norm_legit "
         "cudnn_batch_norm batch_norm _batch_norm_no_update _batch_norm_with_update"
@@ -55,9 +53,9 @@ _ROWS: dict[Role, str] = {
         "_scaled_dot_product_efficient_attention _scaled_dot_product_attention_math_for_mps "
         "_scaled_dot_product_fused_attention_overrideable _safe_softmax logsumexp masked_fill "
         "masked_fill_ eq ne lt le gt ge logical_not logical_and logical_or bitwise_not bitwise_and "
-        "isnan isinf argmax argmin sqrt_ square_ abs_ pow_ log_ log1p expm1 log2 exp2 tan atan atan2 "
-        "sinh cosh asinh acosh atanh erfc remainder fmod ceil trunc frac sgn nan_to_num softmax_ "
-        "leaky_relu_ relu6_ selu_ celu_ logit cummax"
+        "isnan isinf argmax argmin sqrt_ square_ abs_ pow_ log_ log1p expm1 log2 exp2 tan atan "
+        "atan2 sinh cosh asinh acosh atanh erfc remainder fmod ceil trunc frac sgn nan_to_num "
+        "softmax_ leaky_relu_ relu6_ selu_ celu_ logit cummax"
     ),
     Role.AVERAGE: (
         "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d _adaptive_avg_pool2d "
@@ -76,8 +74,8 @@ _ROWS: dict[Role, str] = {
         "squeeze squeeze_ alias detach flatten unflatten movedim roll flip _to_copy to copy copy_ "
         "unbind index index_select narrow repeat lift_fresh pixel_shuffle pixel_unshuffle "
         "channel_shuffle native_channel_shuffle neg neg_ dropout native_dropout gather unfold "
-        "im2col col2im as_strided repeat_interleave constant swapaxes transpose_ squeeze_ t_ tril triu "
-        "diagonal rot90 take_along_dim"
+        "im2col col2im as_strided repeat_interleave constant swapaxes transpose_ squeeze_ t_ tril "
+        "triu diagonal rot90 take_along_dim"
     ),
     Role.PAD: (
         "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "

@@ -95,8 +95,8 @@ def _pickled(path: Path) -> Any:
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} cannot be read as plain tensors: it is damaged, or holds objects whose loading "
-            "would run code, which is refused; save model.state_dict() instead"
+            f"{path} cannot be read as plain tensors: it is damaged, or holds objects whose "
+            "loading would run code, which is refused; save model.state_dict() instead"
         ) from error
     except Exception as error:
         raise ModelError(f"{path} cannot be read as plain tensors: {_said(error)}") from error
@@ -104,5 +104,5 @@ def _pickled(path: Path) -> Any:
 
 def _said(error: Exception) -> str:
     """All of a short message on one line, and the beginning of a long one."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {textwrap.shorten(text or 'no message', 300, placeholder=' ...')}"
+    text = textwrap.shorten(str(error) or "no message", 300, placeholder=" ...")
+    return f"{type(error).__name__}: {text}"

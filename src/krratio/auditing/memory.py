@@ -55,9 +55,9 @@ def _address(tensor: Tensor) -> int:
 
 def _ends(tensor: Tensor) -> tuple[int, int]:
     """First and last place in memory."""
-    first = tensor.storage_offset()
+    first = int(tensor.storage_offset())
     steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return first, first + sum((size - 1) * step for size, step in steps)
+    return first, first + sum((int(size) - 1) * int(step) for size, step in steps)
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Recurrent layers: LSTM, GRU and plain ones, and their cells."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from krratio.auditing.kinds import Role, role_of
@@ -83,7 +84,7 @@ def _stacked(operation: Operation) -> tuple[int, int]:
     return depth, 1 + flags[2]  # biases, training, bidirectional
 
 
-def _rank(weights: list[tuple[int, ...]]) -> int:
+def _rank(weights: Sequence[tuple[int, ...]]) -> int:
     """Of the last depth: the weights of its input and state, without that of a projection."""
     gates = max(shape[0] for shape in weights[-3:])
     stacked = [shape for shape in weights if shape[0] == gates][-2:]

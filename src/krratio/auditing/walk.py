@@ -7,12 +7,12 @@ weight is allocated or read.
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules import transformer
 from torch.nn.parameter import is_lazy
 
@@ -133,12 +133,19 @@ def _no_fast_path() -> Iterator[None]:
     """
     before, detect = torch.backends.mha.get_fastpath_enabled(), transformer._detect_is_causal_mask
     torch.backends.mha.set_fastpath_enabled(False)
-    transformer._detect_is_causal_mask = lambda _mask, is_causal, _size: bool(is_causal)
+    transformer._detect_is_causal_mask = _as_was_said
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
         transformer._detect_is_causal_mask = detect
+
+
+def _as_was_said(
+    mask: Tensor | None, is_causal: bool | None = None, size: int | None = None
+) -> bool:
+    del mask, size  # whose values are not known
+    return bool(is_causal)
 
 
 def _explained(error: Exception, recorder: Recorder, inputs: Inputs) -> ForwardError:
