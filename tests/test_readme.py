@@ -73,6 +73,7 @@ def test_the_library_example_runs_and_prints_what_it_says(capsys):
             "--threads 1 2 --samples 2000 --draws 2 --starts 2 --fits 1 --cases 0",
             "worse losses: 0",
         ),
+        ("benchmarks/audit.py", "--networks convnext --repeats 1", "krratio_MB"),
     ],
 )
 def test_the_benchmarks_that_are_named_run(script, options, said):
@@ -102,6 +103,12 @@ def test_the_table_of_least_squares_holds_the_recorded_numbers():
     assert (recorded["worst_loss"] <= 0).all()
 
 
+def test_the_table_of_audits_holds_the_recorded_numbers():
+    for row in pd.read_csv(ROOT / "benchmarks/results/audit.csv").itertuples():
+        values = f"{row.krratio_s:.2f} s | {row.seconds_ratio:.2f} | {row.krratio_MB:.0f} MB |"
+        assert f"| {row.network} | {row.parameters:,} | {values}" in README
+
+
 def test_inline_commands_are_known():
     """What cannot run in a test is listed here, with what else checks it."""
     checked_elsewhere = {
@@ -111,7 +118,8 @@ def test_inline_commands_are_known():
         "python benchmarks/patches.py",  # above
         "python benchmarks/exact_dimension.py",  # above
         "python benchmarks/estimators.py",  # above
-        "krratio audit MODULE:CALLABLE",  # one of its kind above, and test_audit.py
+        "python benchmarks/audit.py",  # above
+        "krratio audit MODULE:CALLABLE",  # one of its kind above, and test_audit_command.py
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above
     others = {c for c in INLINE if not c.startswith(("make ", gallery))}
