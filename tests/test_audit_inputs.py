@@ -150,6 +150,22 @@ def test_a_cell_in_a_loop_is_counted_for_each_step(cell):
     assert [row["params"] for row in layers_of(found)] == [found.parameters] * 6
 
 
+def test_packed_sequences_count_their_steps():
+    class Packed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(5, 7, batch_first=True)
+
+        def forward(self, x):
+            lengths = torch.tensor([6], device="cpu")
+            packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+            return self.rnn(packed)[1]
+
+    found = kr.audit(Packed(), (6, 5))
+    assert found.macs == 6 * 21 * (5 + 7)
+    assert found.not_understood == ()
+
+
 def test_a_recurrent_layer_is_not_linear():
     class Tagger(nn.Module):
         def __init__(self):
@@ -289,3 +305,63 @@ def test_a_swish_in_functions_is_an_activation_and_a_gate_is_none():
     for between, length in ((swish, 2), (gelu, 2), (gated, 3)):
         frame = kr.audit(Written(between), (2, 8, 8)).to_frame()
         assert frame.loc[frame["level"] == "chain", "kind"].tolist() == [f"linear run of {length}"]
+
+
+# Which axis the channels are on
+
+
+def last_axis(x):
+    return x.permute(0, 2, 3, 1)
+
+
+def tokens(x):
+    return x.flatten(2).transpose(1, 2)
+
+
+def along_width(x):
+    return x
+
+
+@pytest.mark.parametrize(
+    ("before", "C", "redundancy"),
+    [(last_axis, 16, "exact"), (tokens, 16, "exact"), (along_width, 8, "approximate")],
+)
+def test_a_linear_layer_reads_the_channels_only_where_they_are_last(before, C, redundancy):
+    """Along another axis it keeps them, and a ReLU behind it is what they meet."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.mix = nn.Conv2d(3, 16, 1), nn.Linear(C, 8)
+
+        def forward(self, x):
+            return F.relu(self.mix(before(self.wide(x))))
+
+    found = kr.audit(Mixed(), (3, 8, 8))
+    wide, _ = layers_of(found)
+    assert (wide["K"], wide["R"], wide["redundancy"]) == (16, 3, redundancy)
+    assert (found.to_frame()["level"] == "chain").any() == (redundancy == "exact")
+
+
+def test_token_mixing_keeps_the_channels_apart():
+    """MLP-Mixer: the first layer's channels meet the sum behind the token mixing."""
+
+    class Mixer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.wide, self.tokens = nn.Linear(4, 12), nn.Linear(9, 9)
+
+        def forward(self, x):
+            x = self.wide(x)
+            return x + self.tokens(x.transpose(1, 2)).transpose(1, 2)
+
+    wide, _ = layers_of(kr.audit(Mixer(), (9, 4)))
+    assert (wide["redundancy"], wide["also"]) == ("branch only", "approximate")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_what_cannot_be_watched_says_so():
+    inner = nn.Sequential(nn.Conv2d(3, 4, 3))
+    for model in (nn.DataParallel(inner), torch.jit.script(inner)):
+        with pytest.raises(ForwardError, match="audit the module that it was made of"):
+            kr.audit(model, (3, 8, 8))

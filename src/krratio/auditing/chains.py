@@ -93,7 +93,7 @@ def _keeps(flow: Flow, i: int) -> bool:
     if flow.role(i) is not Role.MOVE:
         return True
     before, after = (flow.walk.shapes[v] for v in (operation.inputs[0], operation.outputs[0]))
-    if operation.name in _TOGETHER or before == after or before[-1] == after[-1]:
+    if operation.name in _TOGETHER or before == after or before[-1:] == after[-1:]:
         return True
     return len(after) == 2 and after[:1] == before[:1]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from krratio.auditing.axes import axis_after
 from krratio.auditing.kinds import Role, role_of
 from krratio.auditing.layers import MixingLayer, mixing_layers
 from krratio.auditing.operations import Operation, Walk
@@ -10,6 +11,7 @@ __all__ = ["Flow"]
 
 _LINEAR = {Role.BATCH_NORM, Role.AVERAGE, Role.MOVE, Role.PAD, Role.RESIZE, Role.CONCAT}
 _PER_CHANNEL = {Role.BATCH_NORM, Role.NORM, Role.ACTIVATION, Role.MOVE, Role.PAD}
+_LAST = ("linear", "embedding")  # channels on the last axis
 _POINTWISE = {Role.ACTIVATION, Role.ADD, Role.MULTIPLY}
 _GATE = 40  # operations that a gate may consist of
 
@@ -127,27 +129,48 @@ class Flow:
 
     def _explore(self, value: int) -> Iterator[tuple[str, int | None, int]]:
         seen: set[int] = set()
-        open_ = [(value, 1)]
+        open_ = [(value, 1, self._axis(value))]
         while open_:
-            here, places = open_.pop()
+            here, places, axis = open_.pop()
             if here in seen:
                 continue
             seen.add(here)
             if here in self.walk.outputs:
                 yield "output", None, places
             for i in self.readers[here]:
-                if i in self.at:
+                if i in self.at and self._reads(i, axis):
                     yield "grouped" if self.at[i].groups > 1 else "", i, places
                     continue
                 role, joins = self.role(i), self.joins(i)
                 if role is Role.ADD and joins:
                     yield "sum", None, places
                 gate = role is Role.MULTIPLY and joins and not self._of_one_value(i)
-                if gate or role is Role.UNKNOWN or not self.linear(i):
+                along = i in self.at  # a linear layer along another axis keeps the channels
+                passes = along or self.linear(i)
+                if gate or role is Role.UNKNOWN or not passes:
                     yield ("unknown" if role is Role.UNKNOWN else "activation"), None, places
-                if gate or self.linear(i):  # a gate keeps the channels and scales them
+                if gate or passes:  # a gate keeps the channels and scales them
                     spread = places * self.flattened(i)
-                    open_ += [(output, spread) for output in self._operation(i).outputs]
+                    outputs = self._operation(i).outputs
+                    open_ += [(o, spread, self._axis_after(i, here, o, axis)) for o in outputs]
+
+    def _axis(self, value: int) -> int | None:
+        """Axis on which a layer puts its channels out."""
+        layer = self.at.get(self.makers.get(value, -1))
+        if layer is None:
+            return None
+        return len(self.walk.shapes[value]) - 1 if layer.kind in _LAST else 1
+
+    def _axis_after(self, i: int, value: int, output: int, axis: int | None) -> int | None:
+        shapes = self.walk.shapes
+        if i in self.at:
+            return axis
+        return axis_after(self._operation(i), shapes[value], shapes[output], axis)
+
+    def _reads(self, i: int, axis: int | None) -> bool:
+        """Whether a layer reads channels that lie on an axis, as far as it is known."""
+        along = self.at[i].kind == "linear" and axis is not None
+        return not along or axis == len(self.walk.shapes[self.at[i].source]) - 1
 
     def _of_one_value(self, product: int) -> bool:
         """Whether a product is a function of one value place by place, such as x · sigmoid(x)."""

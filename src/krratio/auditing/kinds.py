@@ -75,7 +75,7 @@ _ROWS: dict[Role, str] = {
         "unbind index index_select narrow repeat lift_fresh pixel_shuffle pixel_unshuffle "
         "channel_shuffle native_channel_shuffle neg neg_ dropout native_dropout gather unfold "
         "im2col col2im as_strided repeat_interleave constant swapaxes transpose_ squeeze_ t_ tril "
-        "triu diagonal rot90 take_along_dim"
+        "_pack_padded_sequence _pad_packed_sequence triu diagonal rot90 take_along_dim"
     ),
     Role.PAD: (
         "constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "

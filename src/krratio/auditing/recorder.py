@@ -70,6 +70,8 @@ class Recorder(TorchDispatchMode):
             if id(tensor) in changed:  # in place: the tensor has a new value from here on
                 self.memory.read(tensor)
                 self.numbers.pop(id(tensor), None)
+        if not made:  # values that are read, such as the lengths of sequences
+            return
         if name in BLANK or not any(isinstance(a, int) for a in arguments):
             self._constant(name, given, made)
             return

@@ -47,6 +47,10 @@ def walk(model: nn.Module, inputs: Inputs, progress: Progress | None = None) -> 
         The forward raises, or asks for values where there are only shapes; the message holds the
         path of the module that was running.
     """
+    if isinstance(model, (torch.jit.ScriptModule, nn.DataParallel)):
+        raise ForwardError(
+            f"a {type(model).__name__} cannot be watched: audit the module that it was made of"
+        )
     for name, weight in model.named_parameters():
         if is_lazy(weight):
             raise ForwardError(f"parameter '{name}' has no shape yet: run the network on an input")
