@@ -42,7 +42,7 @@ def rows(model, shape=(32, 8, 8), level="block"):
             "branch only",
             "approximate",
         ),
-        (Inverted(), (8, 8, 8), "inverted_residual_block", 8, 48, "none", "bound only"),
+        (Inverted(), (8, 8, 8), "inverted_residual_block", 8, 48, "none", "saturated, bound only"),
         (Shuffle(), (16, 8, 8), "depthwise_bottleneck_block", 8, 8, "none", "bound only"),
         (Next(), (12, 8, 8), "depthwise_separable_block", 48, 12, "approximate", ""),
         (linear_bottleneck(), (3, 8, 8), "bottleneck_block", 16, 4, "exact", ""),

@@ -109,3 +109,30 @@ def test_a_whole_network_is_refused():
     deep = nn.Sequential(*[nn.Conv1d(2, 2, 1) for _ in range(70)])
     with pytest.raises(FigureError, match="71 glyphs, of 60"):
         channel_diagram(deep, (2, 5))
+
+
+@pytest.mark.parametrize(
+    ("block", "C"),
+    [
+        *((kr.blocks.cp_bottleneck(3, 4, (3,), R=R), 3) for R in (2, 4, 5, 6, 7)),
+        *((kr.blocks.tucker_bottleneck(3, 7, (2 + 1,), ranks=r), 3) for r in ((3, 7), (3, 6))),
+        *((kr.blocks.tucker_bottleneck(2, 9, (3,), ranks=r), 2) for r in ((2, 6), (2, 5), (1, 6))),
+        (kr.blocks.depthwise_separable(3, 3, (3,)), 3),
+    ],
+)
+def test_a_block_is_saturated_when_its_exact_dimension_is_that_of_all_kernels(block, C):
+    last = [layer for layer in block.modules() if isinstance(layer, nn.Conv1d)][-1]
+    K = last.out_channels
+    dimension = kr.intrinsic_dimension(block.to("meta"), (C, 5)).value
+    frame = kr.audit(nn.Sequential(block, nn.Conv1d(K, 2, 1)).to("meta"), (C, 5)).to_frame()
+    row = frame[frame["level"] == "block"].iloc[0]
+    assert ("saturated" in row["also"]) == (dimension == 3 * C * K)
+
+
+def test_an_inverted_residual_is_saturated_at_the_published_expansion():
+    shares = {}
+    for t in (2, 6):
+        block = kr.blocks.inverted_residual(24, 24, (3, 3), expansion=t, activation=nn.ReLU6)
+        shares[t] = kr.audit(nn.Sequential(block, block).to("meta"), (24, 7, 7)).also
+    assert "saturated" not in shares[2]
+    assert shares[6]["saturated"] == 1.0

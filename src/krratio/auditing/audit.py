@@ -50,6 +50,8 @@ class Audit:
     shares
         Share of the parameters that lie in blocks of each class, every weight counted with the
         first block that uses it; the rest is ``"no block"``.
+    also
+        The same for the further classes of the blocks; a block can have several of them.
     not_understood
         (module, operator) of every operation without a row in the table of kinds, and of layers
         whose weight is no parameter but computed from some.
@@ -60,6 +62,7 @@ class Audit:
     parameters: int
     macs: int
     shares: dict[str, float]
+    also: dict[str, float]
     not_understood: tuple[tuple[str, str], ...]
 
     def to_frame(self) -> pd.DataFrame:
@@ -82,6 +85,7 @@ class Audit:
             "conventions": CONVENTIONS,
             "not_understood": [list(pair) for pair in self.not_understood],
             "shares": self.shares,
+            "also": self.also,
             "rows": rows,
         }
         return json.dumps(whole, indent=1, allow_nan=False)
@@ -111,6 +115,8 @@ class Audit:
             lines.append("  no block: no spatial convolution leads to a pointwise one on one path")
         for name, share in self.shares.items():
             lines.append(f"  {share:6.1%} of the parameters: {name}")
+        for name, share in self.also.items():
+            lines.append(f"  {share:6.1%} of them also: {name}")
         for module, operator in self.not_understood:
             lines.append(f"  not understood: {operator} in '{module}'")
         return "\n".join([*lines, CONVENTIONS])
@@ -178,7 +184,7 @@ def audit(
         tuple(rows),
         flow.walk.parameters,
         sum(layer.macs for layer in by_operation.values()),
-        _shares(flow, found, [row["redundancy"] for row in block_rows]),
+        *_shares(flow, found, block_rows),
         tuple(unknown),
     )
 
@@ -188,17 +194,24 @@ def _product(flow: Flow, i: int) -> bool:
     return flow.role(i) is Role.MULTIPLY and flow.joins(i)
 
 
-def _shares(flow: Flow, found: Sequence[Block], redundancies: Sequence[str]) -> dict[str, float]:
-    """Share of the parameters by class of the first block that uses them."""
+def _shares(
+    flow: Flow, found: Sequence[Block], rows: Sequence[dict[str, Any]]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Share of the parameters by class of the first block that uses them, and by further ones."""
     counted: set[str] = set()
     sums: dict[str, int] = {}
-    for block, redundancy in zip(found, redundancies, strict=True):
-        for layer in block.layers:
-            if layer.weight not in counted:
-                counted.add(layer.weight)
-                sums[redundancy] = sums.get(redundancy, 0) + layer.parameters
+    further: dict[str, int] = {}
+    for block, row in zip(found, rows, strict=True):
+        new = {p.weight: p.parameters for p in block.layers if p.weight not in counted}
+        counted |= set(new)
+        size = sum(new.values())
+        sums[row["redundancy"]] = sums.get(row["redundancy"], 0) + size
+        for name in filter(None, row["also"].split(", ")):
+            further[name] = further.get(name, 0) + size
+    whole = max(1, flow.walk.parameters)
     sums["no block"] = flow.walk.parameters - sum(sums.values())
-    return {name: count / max(1, flow.walk.parameters) for name, count in sums.items()}
+    shares, also = ({k: n / whole for k, n in part.items()} for part in (sums, further))
+    return shares, also
 
 
 _COLUMNS = (
@@ -239,9 +252,7 @@ def _layer_row(flow: Flow, layer: MixingLayer | RecurrentLayer) -> dict[str, Any
 def _block_row(flow: Flow, block: Block) -> dict[str, Any]:
     parts = block.layers
     excess = block.naive - block.covering
-    extra = ["bound only"] if excess < 0 else []
-    if block.spatial.C * block.spatial.window <= block.R < block.K:
-        extra.append("saturated")
+    extra = ["saturated"] * block.saturated + ["bound only"] * (excess < 0)
     return _row(
         "block",
         _common(flow, parts),

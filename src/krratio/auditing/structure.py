@@ -81,6 +81,25 @@ class Block:
         ranks = (None, None) if entering is None else (entering.K, None)
         return counts.tucker(l=whole, R_j=ranks, R=R, K=self.K, P=P).covering
 
+    @property
+    def saturated(self) -> bool:
+        """Whether the block, made linear, can be every convolution C -> K with its window.
+
+        Then there is no compression in it: a dense layer says the same. Chapter 08 derives it of
+        the inverted residual with t = 6.
+        """
+        entering, l, R = self.reduction, self.spatial.window, self.R
+        C = self.spatial.C if entering is None else entering.C
+        grouped = self.pointwise.groups > 1 or (entering is not None and entering.groups > 1)
+        if grouped or (self.spatial.groups > 1 and not self.spatial.depthwise):
+            return False
+        if not self.spatial.depthwise:
+            first = C if entering is None else entering.K
+            return min(self.K, C * l) <= R and min(C, l * self.K) <= first
+        if entering is None or self.spatial.K != self.spatial.C:
+            return False  # every input channel has filters of its own, and few of them
+        return counts.cp_dimension((C, l, self.K), R) == C * l * self.K
+
 
 def blocks(flow: Flow) -> list[Block]:
     """All blocks, in order."""
@@ -102,6 +121,9 @@ def blocks(flow: Flow) -> list[Block]:
 
 def classes(flow: Flow, value: int, *, K: int, R: int) -> list[str]:
     """What kind of redundancy K channels of rank at most R have, strongest obstacle first.
+
+    Of blocks two more are said besides: *bound only*, the covering exponent exceeds the parameters,
+    and *saturated*, :attr:`Block.saturated`.
 
     *none*: K <= R. *branch only*: a sum joins, so that only the branch is redundant. *approximate*:
     an activation, another normalization or a grouped layer follows, or the network ends. *unknown*:
