@@ -212,7 +212,8 @@ def summary_of(found: Audit) -> dict[str, Any]:
         "not_understood": len(found.not_understood),
     }
     shown = [*(c for c in CLASSES if c not in ("bound only", "saturated")), "no block"]
-    return row | {f"share {c}": found.shares.get(c, 0.0) for c in shown}
+    row |= {f"share {c}": found.shares.get(c, 0.0) for c in shown}
+    return row | {f"also {c}": found.also.get(c, 0.0) for c in ("saturated", "bound only")}
 
 
 def block_rows(found: Audit) -> list[dict[str, Any]]:
