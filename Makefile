@@ -8,7 +8,8 @@ ARGS ?=
 # One worker a core, at most 8: each of them imports torch.
 WORKERS ?= auto --maxprocesses=8
 # What `make soak` repeats, and the master seeds it does it with.
-SOAKED ?= 04_three_counts 05_exact_dimension 06_the_law 07_phase_transition
+SOAKED ?= 04_three_counts 05_exact_dimension 06_the_law 07_phase_transition 08_block_designs \
+  09_real_architectures
 SEEDS ?= 1 2 3
 
 # Settings of the user's own Jupyter, IPython, matplotlib and Python could change a result or share

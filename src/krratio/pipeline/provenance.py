@@ -38,7 +38,7 @@ FILES = ("svg", "png", "csv")
 PACKAGES = ("numpy", "scipy", "torch", "tensorly", "matplotlib", "seaborn", "pandas")
 """The packages whose versions are recorded."""
 
-SOURCES = ("networks", "theory", "experiments", "plotting.py")
+SOURCES = ("networks", "theory", "experiments", "auditing", "rewriting", "plotting.py")
 """The parts of the package that a plotted number can depend on."""
 
 
