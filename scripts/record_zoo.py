@@ -38,7 +38,7 @@ from torch import nn
 
 import krratio as kr
 from krratio.auditing.audit import Audit, write
-from krratio.auditing.structure import CLASSES
+from krratio.auditing.structure.blocks import CLASSES
 from krratio.paths import DATA
 
 # Year of the first publication, module of pytorchcv.models, constructor.

@@ -15,9 +15,9 @@ from torch import nn
 import krratio as kr
 from audit_models import Gate, Inverted, Next, Residual, Shuffle, linear_bottleneck
 from krratio.auditing.errors import ForwardError
-from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.walk import walk
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.walk import walk
 from krratio.errors import ShapeError
 
 

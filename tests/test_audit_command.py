@@ -18,7 +18,7 @@ from torch import nn
 import krratio as kr
 from krratio import cli
 from krratio.auditing.errors import ModelError
-from krratio.auditing.load import load_weights
+from krratio.auditing.reports.load import load_weights
 from krratio.errors import MissingExtraError
 
 MINE = """

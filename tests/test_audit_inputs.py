@@ -8,7 +8,7 @@ from torch import nn
 import krratio as kr
 from krratio.auditing.audit import shapes_of
 from krratio.auditing.errors import ForwardError
-from krratio.auditing.walk import walk
+from krratio.auditing.walking.walk import walk
 from krratio.errors import ShapeError
 
 

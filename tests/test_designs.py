@@ -7,12 +7,12 @@ from torch import nn
 
 import krratio as kr
 from audit_models import Inverted
-from krratio.auditing.channel_diagram import channel_diagram, channel_figure, channel_lines
-from krratio.auditing.design_measure import measure
-from krratio.auditing.designs import SIZES, at_ratio, designs, linear_network
-from krratio.auditing.flow import Flow
-from krratio.auditing.sketch import glyphs, lanes
-from krratio.auditing.walk import walk
+from krratio.auditing.designs.diagram import channel_diagram, channel_figure, channel_lines
+from krratio.auditing.designs.measure import measure
+from krratio.auditing.designs.sketch import glyphs, lanes
+from krratio.auditing.designs.zoo import SIZES, at_ratio, designs, linear_network
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.walk import walk
 from krratio.errors import FigureError
 
 NAMES = [design.name for design in designs()]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 import krratio as kr
-from krratio.auditing.channel_diagram import channel_diagram
+from krratio.auditing.designs.diagram import channel_diagram
 
 SHAPE, OUTPUTS = (6, 6), 10
 P = 4 * OUTPUTS  # 2 × 2 positions behind the pooling

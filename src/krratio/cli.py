@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from krratio.auditing.options import add_options
+from krratio.auditing.reports.options import add_options
 from krratio.errors import KrratioError
 from krratio.pipeline.files import unwritable
 from krratio.pipeline.layout import CLONE, Layout
@@ -89,7 +89,7 @@ def _add_audit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _audit(options: argparse.Namespace, _layout: Layout) -> int:
-    from krratio.auditing.command import run  # imports torch
+    from krratio.auditing.reports.command import run  # imports torch
 
     print(run(options), flush=True)
     return OK

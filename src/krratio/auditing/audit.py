@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import nn
 
-from krratio.auditing.chains import Chain, chains
-from krratio.auditing.flow import Flow
-from krratio.auditing.inputs import Input, inputs_of, shapes_of
-from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.layers import MixingLayer
-from krratio.auditing.recurrent import RecurrentLayer, recurrent_layers
-from krratio.auditing.structure import Block, blocks, classes
-from krratio.auditing.walk import Progress, walk
+from krratio.auditing.structure.blocks import Block, blocks, classes
+from krratio.auditing.structure.chains import Chain, chains
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.structure.layers import MixingLayer
+from krratio.auditing.structure.recurrent import RecurrentLayer, recurrent_layers
+from krratio.auditing.walking.inputs import Input, inputs_of, shapes_of
+from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.walk import Progress, walk
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,13 +92,13 @@ class Audit:
 
     def to_html(self, path: str | Path) -> None:
         """Write one self-contained page: totals, a picture of channels, sortable tables."""
-        from krratio.auditing.html import html  # which needs this class
+        from krratio.auditing.reports.html import html  # which needs this class
 
         write(path, html(self))
 
     def plot(self, axis: "Axes | None" = None) -> "Axes":
         """Draw K against R of all blocks, coloured by class, with lines of equal K/R."""
-        from krratio.auditing.picture import draw  # matplotlib, only where it is drawn
+        from krratio.auditing.reports.picture import draw  # matplotlib, only where it is drawn
 
         return draw(self, axis)
 
@@ -162,7 +162,7 @@ def audit(
     A block is a spatial convolution that leads to a pointwise layer on one data path, with nothing
     but normalization, activations, gates and shuffles between; K are the channels that the
     pointwise layer puts out and R those that enter it. Redundancy classes:
-    :func:`krratio.auditing.structure.classes`.
+    :func:`krratio.auditing.structure.blocks.classes`.
     """
     flow = Flow(walk(model, inputs_of(input_shape), progress))
     recurrent = recurrent_layers(flow.walk)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role
-from krratio.auditing.layers import MixingLayer
-from krratio.auditing.walk import Operation
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.structure.layers import MixingLayer
+from krratio.auditing.walking.kinds import Role
+from krratio.auditing.walking.walk import Operation
 from krratio.rewriting.folding.plain import RefusalError, check_named_once, check_plain, module_at
 
 __all__ = ["Edge", "edge_behind"]

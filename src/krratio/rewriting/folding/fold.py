@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from krratio.auditing.audit import shapes_of
-from krratio.auditing.flow import Flow
-from krratio.auditing.walk import tensors, walk
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.walk import tensors, walk
 from krratio.rewriting.errors import FoldError
 from krratio.rewriting.folding.edges import Edge, edge_behind
 from krratio.rewriting.folding.narrow import Narrowed, narrowed

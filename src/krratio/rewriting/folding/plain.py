@@ -2,8 +2,8 @@
 
 from torch import nn
 
-from krratio.auditing.flow import Flow
-from krratio.auditing.layers import MixingLayer
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.structure.layers import MixingLayer
 
 __all__ = ["Conv", "RefusalError", "check_named_once", "check_plain", "module_at"]
 

@@ -2,8 +2,8 @@
 
 import math
 
-from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.operations import Operation
+from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.operations import Operation
 
 __all__ = ["ROWS", "axis_after"]
 

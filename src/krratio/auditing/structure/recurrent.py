@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.operations import Operation, Walk
+from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.operations import Operation, Walk
 
 __all__ = ["RecurrentLayer", "recurrent_layers"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from krratio.auditing.axes import axis_after
-from krratio.auditing.kinds import Role, role_of
-from krratio.auditing.layers import MixingLayer, mixing_layers
-from krratio.auditing.operations import Operation, Walk
+from krratio.auditing.structure.axes import axis_after
+from krratio.auditing.structure.layers import MixingLayer, mixing_layers
+from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.operations import Operation, Walk
 
 __all__ = ["Flow"]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from krratio.auditing.kinds import BLANK, OVERWRITING, Role, role_of
-from krratio.auditing.memory import Memory, Write
-from krratio.auditing.operations import Operation, Walk
+from krratio.auditing.walking.kinds import BLANK, OVERWRITING, Role, role_of
+from krratio.auditing.walking.memory import Memory, Write
+from krratio.auditing.walking.operations import Operation, Walk
 
 __all__ = ["Recorder", "WholeLayers", "tensors"]
 

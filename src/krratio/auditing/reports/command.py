@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from krratio.auditing.audit import Audit, audit, write
 from krratio.auditing.errors import ModelError
-from krratio.auditing.load import build, load_weights
-from krratio.auditing.walk import Progress
+from krratio.auditing.reports.load import build, load_weights
+from krratio.auditing.walking.walk import Progress
 
 __all__ = ["run"]
 

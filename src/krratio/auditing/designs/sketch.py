@@ -6,8 +6,8 @@ from typing import Literal
 
 import pandas as pd
 
-from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.kinds import Role
 
 __all__ = ["Glyph", "glyphs", "lanes", "lines"]
 

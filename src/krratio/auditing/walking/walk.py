@@ -17,9 +17,9 @@ from torch.nn.modules import transformer
 from torch.nn.parameter import is_lazy
 
 from krratio.auditing.errors import ForwardError
-from krratio.auditing.inputs import Inputs, arguments, described
-from krratio.auditing.operations import Operation, Walk
-from krratio.auditing.recorder import Recorder, WholeLayers, tensors
+from krratio.auditing.walking.inputs import Inputs, arguments, described
+from krratio.auditing.walking.operations import Operation, Walk
+from krratio.auditing.walking.recorder import Recorder, WholeLayers, tensors
 from krratio.networks.preserve import preserved
 
 __all__ = ["Operation", "Walk", "tensors", "walk"]

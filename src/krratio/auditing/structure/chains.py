@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from krratio.auditing.flow import Flow
-from krratio.auditing.kinds import Role
-from krratio.auditing.layers import MixingLayer
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.structure.layers import MixingLayer
+from krratio.auditing.walking.kinds import Role
 
 __all__ = ["Chain", "chains"]
 

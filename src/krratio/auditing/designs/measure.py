@@ -10,7 +10,7 @@ import pandas as pd
 from torch import nn
 
 from krratio.auditing.audit import audit
-from krratio.auditing.designs import SIZES, Design, linear_network
+from krratio.auditing.designs.zoo import SIZES, Design, linear_network
 from krratio.networks import blocks
 from krratio.theory.counts import count
 from krratio.theory.dimension import intrinsic_dimension

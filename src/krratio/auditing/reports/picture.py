@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from krratio.auditing.audit import Audit
-from krratio.auditing.structure import CLASSES
+from krratio.auditing.structure.blocks import CLASSES
 from krratio.plotting import MARKERS, PALETTE
 
 __all__ = ["draw"]

@@ -10,9 +10,9 @@ from matplotlib.patches import Circle, Polygon, Rectangle
 from torch import nn
 
 from krratio.auditing.audit import shapes_of
-from krratio.auditing.flow import Flow
-from krratio.auditing.sketch import Glyph, glyphs, lanes, lines
-from krratio.auditing.walk import walk
+from krratio.auditing.designs.sketch import Glyph, glyphs, lanes, lines
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.walk import walk
 from krratio.errors import FigureError
 from krratio.plotting import PALETTE, WIDTHS, new_figure
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from krratio.auditing.flow import Flow
-from krratio.auditing.layers import MixingLayer
+from krratio.auditing.structure.flow import Flow
+from krratio.auditing.structure.layers import MixingLayer
 from krratio.theory import counts
 
 __all__ = ["CLASSES", "Block", "blocks", "classes"]

@@ -1,0 +1,1 @@
+"""The block designs side by side: drawn, counted and measured."""

@@ -1,0 +1,1 @@
+"""What an audit looks like: a page, a picture, a command."""

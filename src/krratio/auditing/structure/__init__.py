@@ -1,0 +1,1 @@
+"""Layers, blocks and linear runs, as paths in a walk."""

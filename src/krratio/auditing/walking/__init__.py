@@ -1,0 +1,1 @@
+"""One forward on shapes, written down operation by operation."""
