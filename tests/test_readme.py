@@ -74,6 +74,7 @@ def test_the_library_example_runs_and_prints_what_it_says(capsys):
             "worse losses: 0",
         ),
         ("benchmarks/audit.py", "--networks convnext --repeats 1", "krratio_MB"),
+        ("benchmarks/decompositions.py", "--sizes 16 24 --repeats 1", "peer_over_ours"),
     ],
 )
 def test_the_benchmarks_that_are_named_run(script, options, said):
@@ -119,6 +120,7 @@ def test_inline_commands_are_known():
         "python benchmarks/exact_dimension.py",  # above
         "python benchmarks/estimators.py",  # above
         "python benchmarks/audit.py",  # above
+        "python benchmarks/decompositions.py",  # above
         "krratio audit MODULE:CALLABLE",  # one of its kind above, and test_audit_command.py
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above

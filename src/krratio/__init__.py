@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from krratio import plotting
     from krratio.auditing.audit import Audit, audit
+    from krratio.auditing.designs.diagram import channel_diagram
     from krratio.experiments import datasets
     from krratio.experiments.draws import Draws
     from krratio.experiments.estimators import Fit, Fits, fit
@@ -41,6 +42,7 @@ __all__ = [
     "audit",
     "blocks",
     "bounds",
+    "channel_diagram",
     "count",
     "counts",
     "datasets",
@@ -71,6 +73,7 @@ _HOMES = {
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
     "audit": "auditing.audit",
+    "channel_diagram": "auditing.designs.diagram",
     "count": "theory.counts",
     "decompose": "rewriting.decomposing.decompose",
     "error_bound": "theory.bounds",
