@@ -420,6 +420,47 @@ def test_several_readers_fold_together():
     assert found.difference < 1e-12
 
 
+class Joined(nn.Module):
+    """Three parts side by side; the second expands 2 channels to 9, with an offset."""
+
+    def __init__(self, *, padding=0, flat=False):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv1d(4, 2, 1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv1d(4, 2, 3, padding=1), nn.Conv1d(2, 9, 1))
+        self.norm = nn.BatchNorm1d(9)
+        self.flat = flat
+        self.head = nn.Linear(14 * 9, 40) if flat else nn.Conv1d(14, 8, 3, padding=padding)
+
+    def forward(self, x):
+        y = torch.cat([self.first(x), self.norm(self.second(x)), x[:, :3]], 1)
+        return self.head(y.flatten(1) if self.flat else y)
+
+
+@pytest.mark.parametrize(("padding", "channels"), [(0, 2), (1, 3)])
+def test_a_slice_of_a_concatenation_folds(padding, channels):
+    model = randomized(Joined(padding=padding))
+    found = kr.fold(model, (4, 9))
+    assert found.report.set_index("name").loc["second.1", "channels"] == channels
+    assert found.model.head.in_channels == 2 + channels + 3
+    assert same(model, found.model, (4, 9)) < 1e-10
+
+
+def test_a_slice_folds_through_flattening():
+    model = randomized(Joined(flat=True))
+    found = kr.fold(model, (4, 9))
+    assert found.report.set_index("name").loc["second.1", "channels"] == 2
+    assert found.model.head.in_features == 9 * (2 + 2 + 3)
+    assert same(model, found.model, (4, 9)) < 1e-10
+
+
+def test_the_pointwise_half_of_a_linear_fire_module_folds_to_what_was_squeezed():
+    fire = kr.blocks.fire(6, 12, (3, 3), squeeze=2)
+    model = randomized(nn.Sequential(fire, nn.Conv2d(12, 20, 3, padding=1)))
+    found = kr.fold(model, (6, 7, 7))
+    assert found.report.set_index("name").loc["0.pointwise.0", "channels"] == 2
+    assert found.difference < 1e-12
+
+
 class InputSkip(nn.Module):
     def __init__(self):
         super().__init__()

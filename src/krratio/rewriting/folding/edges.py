@@ -1,7 +1,8 @@
 """Channel edges: all values that hold the same K channels, what writes them and what reads them.
 
 A convolution read by another makes an edge of one value. Sums join edges: along a skip the layer
-before it, the branch's last layer and everything that reads either share their channels.
+before it, the branch's last layer and everything that reads either share their channels. Behind a
+concatenation the channels are a slice of more.
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,8 @@ class Edge:
         The channels.
     producers, readers
         By the name of their module; a layer can be both.
+    slices, totals
+        For each reader: which of the channels that it reads these are, and how many it reads.
     norms
         Name of a producer -> name of the BatchNorm behind it.
     signs
@@ -44,6 +47,8 @@ class Edge:
     K: int
     producers: dict[str, MixingLayer] = field(default_factory=dict)
     readers: dict[str, MixingLayer] = field(default_factory=dict)
+    slices: dict[str, slice] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
     signs: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -72,43 +77,70 @@ def edge_behind(flow: Flow, layer: MixingLayer, model: nn.Module, wrong: Mapping
     return edge
 
 
+Place = tuple[int, int]  # the first of the edge's channels in a value, and all channels there
+
+
 class _Search:
     """Goes from a layer's channels to everything that has to change with them."""
 
     def __init__(self, flow: Flow, model: nn.Module, K: int) -> None:
         self.flow, self.model, self.edge = flow, model, Edge(K)
-        self.values: dict[int, None] = {}
+        self.values: dict[int, Place] = {}
         self.sums = False
 
     def run(self, layer: MixingLayer) -> None:
         self._producer(layer, "it")
-        open_ = [layer.target]
+        whole = 0, layer.K
+        open_ = [(layer.target, whole)]
         while open_:
-            value = open_.pop()
+            value, place = open_.pop()
             if value not in self.values:
-                self.values[value] = None
+                self.values[value] = place
                 open_ += self._onward(value)
-                open_ += self._back(value)
+                open_ += [(v, whole) for v in self._back(value)] if place == whole else []
 
-    def _onward(self, value: int) -> list[int]:
-        flow, found = self.flow, list[int]()
+    def _onward(self, value: int) -> list[tuple[int, Place]]:
+        flow, found = self.flow, list[tuple[int, Place]]()
         if value in flow.walk.outputs:
             raise RefusalError("its channels are an output of the network")
         if not flow.readers[value]:
             raise RefusalError("nothing reads it")
         for i in flow.readers[value]:
             operation, role = flow.walk.operations[i], flow.role(i)
+            place = self.values[value]
             if i in flow.at:
-                self._reader(flow.at[i])
+                self._reader(flow.at[i], place)
                 continue
             if role is Role.BATCH_NORM:
                 self._norm(value, i)
             elif role is Role.ADD and flow.joins(i):
-                self.sums = True
+                self._sum(value)
+            elif role is Role.CONCAT:
+                place = self._joined(value, i)
             else:
                 self._keeps(i, f"{role.value} ({operation.name}) follows")
-            found.append(operation.outputs[0])
+            found.append((operation.outputs[0], place))
         return found
+
+    def _sum(self, value: int) -> None:
+        self.sums = True
+        if self.values[value] != (0, self.edge.K):
+            raise RefusalError("a sum behind a concatenation follows")
+
+    def _joined(self, value: int, i: int) -> Place:
+        """Where a concatenation puts the channels of a value."""
+        operation, shapes = self.flow.walk.operations[i], self.flow.walk.shapes
+        inputs = operation.inputs
+        whole = sum(shapes[v][1] for v in inputs)
+        flat = any(len(shapes[v]) < 2 for v in inputs)
+        if flat or shapes[operation.outputs[0]][1] != whole or operation.name != "cat":
+            raise RefusalError("a concatenation of other modes, or with a constant, follows")
+        if inputs.count(value) > 1 or any(v in self.values for v in inputs if v != value):
+            raise RefusalError("it is concatenated with itself")
+        first, total = self.values[value]
+        if shapes[value][1] != total:
+            raise RefusalError("a concatenation behind flattening follows")
+        return first + sum(shapes[v][1] for v in inputs[: inputs.index(value)]), whole
 
     def _back(self, value: int) -> list[int]:
         flow = self.flow
@@ -133,13 +165,15 @@ class _Search:
             raise RefusalError(f"{name} writes channels and places in one")
         self.edge.producers[layer.name] = layer
 
-    def _reader(self, layer: MixingLayer) -> None:
+    def _reader(self, layer: MixingLayer, place: Place) -> None:
         if layer.groups > 1:
             raise RefusalError("a grouped or depthwise layer follows")
         if layer.kind == "linear" and len(self.flow.walk.shapes[layer.source]) != 2:
             raise RefusalError("a linear layer follows along another axis")
         check_plain(self.flow, layer, self.model)
         self.edge.readers[layer.name] = layer
+        first, self.edge.totals[layer.name] = place
+        self.edge.slices[layer.name] = slice(first, first + self.edge.K)
 
     def _norm(self, value: int, i: int) -> None:
         """A BatchNorm that alone reads a producer is a part of it."""
@@ -199,7 +233,8 @@ def _signs(flow: Flow, search: _Search) -> dict[int, dict[str, int]]:
             found[value] = {flow.at[i].name: 1}
             continue
         total: dict[str, int] = {}
-        for place, source in enumerate(operation.inputs):
+        inside = [(place, v) for place, v in enumerate(operation.inputs) if v in search.values]
+        for place, source in inside:
             negative = operation.name in ("sub", "sub_") if place else operation.name == "rsub"
             for name, times in found[source].items():
                 total[name] = total.get(name, 0) + (-times if negative else times)

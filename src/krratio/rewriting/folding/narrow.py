@@ -72,11 +72,13 @@ def narrowed(edge: Edge, model: nn.Module, tol: float | None) -> Narrowed:
         _move_offsets(edge, weights, span)
     embed = take.T
     for name in edge.producers:
-        new = weights[name]
-        new.weight = torch.einsum("rk,k...->r...", take, new.weight)
-        new.offset = take @ new.offset
-    for name in edge.readers:
-        weights[name].weight = torch.einsum("mkl,kr->mrl", weights[name].weight, embed)
+        written = weights[name]
+        written.weight = torch.einsum("rk,k...->r...", take, written.weight)
+        written.offset = take @ written.offset
+    for name, part in edge.slices.items():
+        whole = weights[name].weight
+        new = torch.einsum("mkl,kr->mrl", whole[:, part], embed)
+        weights[name].weight = torch.cat([whole[:, : part.start], new, whole[:, part.stop :]], 1)
     modules: dict[str, nn.Module] = {name: _like(old[name], weights[name]) for name in names}
     modules |= {norm: nn.Identity() for norm in edge.norms.values()}
     before = [*old.values(), *norms.values()]
@@ -90,7 +92,7 @@ def _read(layer: nn.Module, edge: Edge, name: str, norm: nn.Module | None) -> _W
     """Weight (outputs, inputs, window) and offset, a BatchNorm in eval mode taken in."""
     assert isinstance(layer, Conv | nn.Linear)
     weight = layer.weight.detach()
-    channels = edge.K if name in edge.readers else weight.shape[1]
+    channels = edge.totals.get(name, weight.shape[1])
     weight = weight.reshape(len(weight), channels, -1)
     offset = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
     if norm is None:
@@ -122,7 +124,10 @@ def _written(
 
 def _taken(edge: Edge, weights: dict[str, _Weights]) -> Float[Tensor, "m K"]:
     """The combinations of channels that the readers take, one for each output and place."""
-    rows = [weights[name].weight.permute(0, 2, 1).flatten(0, 1) for name in edge.readers]
+    rows = [
+        weights[name].weight[:, part].permute(0, 2, 1).flatten(0, 1)
+        for name, part in edge.slices.items()
+    ]
     return torch.cat(rows)
 
 
@@ -157,10 +162,10 @@ def _move_offsets(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> Non
     small = {n: _IN_RANGE * float(weights[n].offset.norm()) for n in edge.producers}
     if all(float(rest[n].norm()) <= small[n] for n in edge.producers):
         return
-    for name in edge.readers:
+    for name, part in edge.slices.items():
         reader = weights[name]
         seen = sum(times * rest[n] for n, times in edge.signs[name].items())
-        reader.offset = reader.offset + torch.einsum("mkl,k->m", reader.weight, seen)
+        reader.offset = reader.offset + torch.einsum("mkl,k->m", reader.weight[:, part], seen)
 
 
 def _like(layer: nn.Module, new: _Weights) -> nn.Module:
