@@ -55,9 +55,10 @@ def fold(
 
     An edge folds where all that writes K channels are convolutions without groups and linear
     layers, each with a BatchNorm at most, and all that reads them too, with nothing between but
-    average pooling, resizing, flattening, sums and concatenations. Then the K channels become as many as the
-    producers' weights side by side have rank, or the readers'; one more for each producer whose
-    offset meets zero padding outside of that range. Nothing gets more parameters or multiply-adds.
+    average pooling, resizing, flattening, sums and concatenations. Then the K channels become as
+    many as the producers' weights side by side have rank, or the readers'; one more for each
+    producer whose offset meets zero padding outside of that range. Nothing gets more parameters or
+    multiply-adds.
 
     Parameters
     ----------
