@@ -2,14 +2,17 @@
 
 import copy
 import dataclasses
+import itertools
 
 import hypothesis
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import krratio as kr
 from audit_models import Inverted, Residual
+from krratio.errors import NonFiniteError
 from krratio.rewriting.errors import FoldError
 from random_networks import networks
 
@@ -489,3 +492,147 @@ def test_random_networks_stay_the_same_function_and_never_grow(drawn):
     before, after = kr.audit(model, shape), kr.audit(found.model, shape)
     assert before.parameters - after.parameters == found.report["saved"].sum()
     assert after.macs <= before.macs
+
+
+class Run(nn.Module):
+    """A module whose forward is the given function of itself and its inputs."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self._run = forward
+        for name, part in parts.items():
+            setattr(self, name, part)
+
+    def forward(self, *args, **kwargs):
+        return self._run(self, *args, **kwargs)
+
+
+def expanding(forward, *, padding=0):
+    """3 -> 4 channels, expanded to 16, read by a 3x3 convolution, with ``forward`` around."""
+    return randomized_offsets(
+        Run(
+            forward,
+            first=nn.Conv2d(3, 4, 3, padding=1),
+            expand=nn.Conv2d(4, 16, 1),
+            read=nn.Conv2d(16, 5, 3, padding=padding),
+        )
+    )
+
+
+@pytest.mark.parametrize("tol", [None, 1e-9])
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (
+            lambda m, x: m.read(y := m.expand(m.first(x))) / y.shape[1] ** 0.5,
+            "depends on the number of channels",
+        ),
+        (
+            lambda m, x: (1e12 * x.sum((1, 2, 3)), m.read(y := m.expand(m.first(x))) / y.shape[1]),
+            "depends on the number of channels",
+        ),
+        (lambda m, x: m.read(m.expand(m.first(x)).relu()), "activation"),
+        (
+            lambda m, x: m.read(F.pad(m.expand(m.first(x)), (1, 1), value=2.0)),
+            "another number",
+        ),
+        (lambda m, x: m.read(m.expand(m.first(x)) + m.first(x)[:, :1]), "sum"),
+    ],
+    ids=["root of K", "an output that hides it", "activation", "padding with 2", "broadcast"],
+)
+def test_what_would_change_the_function_stays_also_with_a_tolerance(forward, reason, tol):
+    model = expanding(forward)
+    found = kr.fold(model, (3, 8, 8), tol=tol)
+    assert reason in found.report.set_index("name").loc["expand", "reason"]
+    assert found.difference == 0
+
+
+@pytest.mark.parametrize(
+    ("forward", "padding", "channels"),
+    [
+        (lambda m, x: m.read(0.5 * m.expand(m.first(x))), 0, 4),
+        (lambda m, x: m.read(-m.expand(m.first(x)) / 3), 0, 4),
+        (lambda m, x: m.read(F.pad(m.expand(m.first(x)), (1, 2, 0, 1))), 0, 5),
+        (lambda m, x: m.read(m.expand(m.first(x)).flatten(2).unflatten(2, (8, 8))), 0, 4),
+        (lambda m, x: m.read(-m.expand(m.first(x))), 1, 5),
+    ],
+    ids=["scale", "negative", "zeros", "flat places", "negative before padding"],
+)
+def test_numbers_zeros_and_reshaped_places_do_not_stop_a_fold(forward, padding, channels):
+    model = expanding(forward, padding=padding)
+    found = kr.fold(model, (3, 8, 8))
+    assert found.report.set_index("name").loc["expand", "channels"] == channels
+    assert same(model, found.model, (3, 8, 8)) < 1e-10
+
+
+def test_a_sum_that_all_readers_see_costs_one_constant_channel():
+    model = randomized_offsets(
+        Run(
+            lambda m, x: m.read(m.one(x[:, :3]) - 2 * m.two(x[:, 3:])),
+            one=nn.Conv2d(3, 24, 1),
+            two=nn.Conv2d(3, 24, 1),
+            read=nn.Conv2d(24, 50, 3, padding=1),
+        )
+    )
+    found = kr.fold(model, (6, 7, 7))
+    assert found.report.set_index("name").loc["one", "channels"] == 3 + 3 + 1
+    assert same(model, found.model, (6, 7, 7)) < 1e-10
+
+
+def test_other_tensors_keep_their_dtype():
+    model, shape = bottleneck()
+    model = model.float()
+    model.register_buffer("table", torch.tensor([16777217.0], dtype=torch.float64))
+    found = kr.fold(model, shape)
+    assert found.model.table.dtype == torch.float64
+    assert found.model.table.item() == 16777217.0
+
+
+def test_weights_that_would_overflow_stay():
+    model = nn.Sequential(nn.Conv2d(4, 32, 1, bias=False), nn.Conv2d(32, 4, 1, bias=False))
+    with torch.no_grad():
+        for layer, size in zip(model, (6e4, 1e-4), strict=True):
+            layer.weight.fill_(size)
+    found = kr.fold(model.half(), (4, 3, 3))
+    assert "overflow" in found.report.loc[0, "reason"]
+    assert all(p.isfinite().all() for p in found.model.parameters())
+
+
+def test_tensors_and_names_are_inputs_too():
+    model = Run(
+        lambda m, tokens, scale: m.second(m.first(m.table(tokens).mean(1))) * scale,
+        table=nn.Embedding(7, 3),
+        first=nn.Linear(3, 20),
+        second=nn.Linear(20, 30),
+    )
+    model = randomized_offsets(model)
+    inputs = {"tokens": torch.tensor([[0, 2, 6], [1, 1, 5]]), "scale": torch.full((2, 1), 2.0)}
+    found = kr.fold(model, inputs)
+    assert found.report.set_index("name").loc["first", "channels"] == 3
+    assert 0 < found.difference < 1e-12
+
+
+CALLS = itertools.count()
+
+
+@pytest.mark.parametrize(
+    ("model", "error", "message"),
+    [
+        (None, FoldError, "a NoneType; a torch module is needed"),
+        (Run(lambda m, x: m.a(x) * next(CALLS), a=nn.Conv1d(2, 2, 1)), FoldError, "second time"),
+        (nn.Conv1d(2, 2, 1), NonFiniteError, "weight 'weight' holds NaN"),
+    ],
+    ids=["nothing", "random", "NaN"],
+)
+def test_what_fold_cannot_take_is_an_error_of_its_own(model, error, message):
+    if isinstance(model, nn.Conv1d):
+        nn.init.constant_(model.weight, float("nan"))
+    with pytest.raises(error, match=message):
+        kr.fold(model, (2, 5))
+    with pytest.raises(FoldError, match="tol='a'"):
+        kr.fold(nn.Conv1d(2, 2, 1), (2, 5), tol="a")
+
+
+def test_outputs_that_are_no_numbers_are_compared_as_they_are():
+    model = expanding(lambda m, x: m.read(m.expand(m.first(x))).sum((2, 3)).argmax(1))
+    assert kr.fold(model, (3, 8, 8)).report.set_index("name").loc["expand", "reason"] == ""

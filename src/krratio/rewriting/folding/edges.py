@@ -12,17 +12,18 @@ from torch import nn
 
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.structure.layers import MixingLayer
-from krratio.auditing.walking.kinds import Role
+from krratio.auditing.walking.kinds import Role, role_of
 from krratio.auditing.walking.walk import Operation
 from krratio.rewriting.folding.plain import RefusalError, check_named_once, check_plain, module_at
 
 __all__ = ["Edge", "edge_behind"]
 
-_ONES = ("unsqueeze", "squeeze")  # a mode of size one, behind the channels
 _MOVES = (
-    "view _unsafe_view _reshape_alias reshape flatten squeeze clone contiguous alias detach dropout"
+    "view _unsafe_view _reshape_alias reshape flatten squeeze unsqueeze clone contiguous alias "
+    "detach dropout neg neg_"
 ).split()
-_KEEPING = {Role.AVERAGE, Role.MOVE, Role.RESIZE}
+_KEEPING = {Role.AVERAGE, Role.MOVE, Role.RESIZE, Role.PAD, Role.MULTIPLY}
+_SUMS = ("add", "add_", "sub", "sub_", "rsub")
 
 
 @dataclass
@@ -40,8 +41,9 @@ class Edge:
     norms
         Name of a producer -> name of the BatchNorm behind it.
     signs
-        For each reader the sum of producers that it sees: name of a producer -> how many times,
-        which is more than once where paths meet again.
+        For each reader the sum of producers that it sees: name of a producer -> its factor.
+    padded
+        Readers that see zeros beside the channels, put there by an operation of its own.
     """
 
     K: int
@@ -50,7 +52,8 @@ class Edge:
     slices: dict[str, slice] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=dict)
     norms: dict[str, str] = field(default_factory=dict)
-    signs: dict[str, dict[str, int]] = field(default_factory=dict)
+    signs: dict[str, dict[str, float]] = field(default_factory=dict)
+    padded: set[str] = field(default_factory=set)
 
 
 def edge_behind(flow: Flow, layer: MixingLayer, model: nn.Module, wrong: Mapping[str, str]) -> Edge:
@@ -74,6 +77,8 @@ def edge_behind(flow: Flow, layer: MixingLayer, model: nn.Module, wrong: Mapping
             raise RefusalError(wrong[name])
     signs = _signs(flow, search)
     edge.signs = {name: signs[reader.source] for name, reader in edge.readers.items()}
+    padded = _padded(flow, search)
+    edge.padded = {name for name, reader in edge.readers.items() if reader.source in padded}
     return edge
 
 
@@ -113,7 +118,7 @@ class _Search:
                 continue
             if role is Role.BATCH_NORM:
                 self._norm(value, i)
-            elif role is Role.ADD and flow.joins(i):
+            elif self._adds(i):
                 self._sum(value)
             elif role is Role.CONCAT:
                 place = self._joined(value, i)
@@ -121,6 +126,12 @@ class _Search:
                 self._keeps(i, f"{role.value} ({operation.name}) follows")
             found.append((operation.outputs[0], place))
         return found
+
+    def _adds(self, i: int) -> bool:
+        """Whether an operation adds values of one shape."""
+        operation, shapes = self.flow.walk.operations[i], self.flow.walk.shapes
+        alike = len({shapes[v] for v in (*operation.inputs, *operation.outputs[:1])}) == 1
+        return operation.name in _SUMS and self.flow.joins(i) and alike
 
     def _sum(self, value: int) -> None:
         self.sums = True
@@ -151,7 +162,7 @@ class _Search:
             self._producer(flow.at[i], flow.at[i].name)
             return []
         operation, role = flow.walk.operations[i], flow.role(i)
-        if role is not Role.BATCH_NORM and not (role is Role.ADD and flow.joins(i)):
+        if role is not Role.BATCH_NORM and not self._adds(i):
             self._keeps(i, f"{role.value} ({operation.name}) writes the same channels")
         return list(operation.inputs)
 
@@ -195,13 +206,15 @@ class _Search:
         role = flow.role(i)
         if role not in _KEEPING or flow.joins(i):
             raise RefusalError(otherwise)
-        if role is Role.MOVE:
-            flat = len(after) == 2 and after[:1] == before[:1]
-            ones = operation.name in _ONES and after[:2] == before[:2]
-            same = operation.name in _MOVES and after == before
-            if not (ones or same or (operation.name in _MOVES and flat)):
-                raise RefusalError("its channels are moved")
-        elif len(after) < 2 or after[1] != before[1]:
+        if role is Role.MULTIPLY and _number(operation) is None:
+            raise RefusalError(otherwise)
+        if role is Role.PAD and operation.options.get(2):
+            raise RefusalError("padding with another number than 0 follows")
+        kept = len(after) > 1 and after[:2] == before[:2]
+        flat = role is Role.MOVE and len(after) == 2 and after[:1] == before[:1]
+        if role is Role.MOVE and not (operation.name in _MOVES and (kept or flat)):
+            raise RefusalError(f"its channels are moved ({operation.name})")
+        if not (kept or flat):
             raise RefusalError(f"{role.value} over channels follows")
         if role is Role.AVERAGE:
             _check_average(operation, len(before))
@@ -223,20 +236,56 @@ def _check_average(operation: Operation, modes: int) -> None:
         raise RefusalError("a sum over places follows")
 
 
-def _signs(flow: Flow, search: _Search) -> dict[int, dict[str, int]]:
-    """For every value of the edge, how many times each producer is in it."""
-    found: dict[int, dict[str, int]] = {}
+def _number(operation: Operation) -> float | None:
+    """The number that an operation multiplies by, if it is one for all entries."""
+    number = operation.options.get(1)
+    if len(operation.shapes) > 1 or not isinstance(number, int | float) or not number:
+        return None
+    if operation.name in ("mul", "mul_"):
+        return float(number)
+    plain = operation.name in ("div", "div_") and operation.options.get("rounding_mode") is None
+    return 1 / float(number) if plain else None
+
+
+def _factor(operation: Operation, place: int) -> float:
+    """What a linear operation multiplies one of its inputs by."""
+    alpha = operation.options.get("alpha", 1)
+    if operation.name in ("sub", "sub_", "add", "add_"):
+        sign = -1 if operation.name.startswith("sub") else 1
+        return float(sign * alpha) if place else 1.0
+    if operation.name == "rsub":
+        return 1.0 if place else -float(alpha)
+    if operation.name in ("neg", "neg_"):
+        return -1.0
+    return _number(operation) or 1.0 if role_of(operation.name) is Role.MULTIPLY else 1.0
+
+
+def _signs(flow: Flow, search: _Search) -> dict[int, dict[str, float]]:
+    """For every value of the edge, with which factor each producer is in it."""
+    found: dict[int, dict[str, float]] = {}
     for value in sorted(search.values):  # values are numbered in the order they are made
         i = flow.makers[value]
         operation = flow.walk.operations[i]
         if i in flow.at:
-            found[value] = {flow.at[i].name: 1}
+            found[value] = {flow.at[i].name: 1.0}
             continue
-        total: dict[str, int] = {}
+        total: dict[str, float] = {}
         inside = [(place, v) for place, v in enumerate(operation.inputs) if v in search.values]
         for place, source in inside:
-            negative = operation.name in ("sub", "sub_") if place else operation.name == "rsub"
-            for name, times in found[source].items():
-                total[name] = total.get(name, 0) + (-times if negative else times)
+            for name, factor in found[source].items():
+                total[name] = total.get(name, 0.0) + factor * _factor(operation, place)
         found[value] = total
+    return found
+
+
+def _padded(flow: Flow, search: _Search) -> set[int]:
+    """Values of the edge with zeros beside the channels."""
+    found: set[int] = set()
+    for value in sorted(search.values):
+        i = flow.makers[value]
+        if i in flow.at:
+            continue
+        inside = found & set(flow.walk.operations[i].inputs)
+        if inside or flow.role(i) is Role.PAD:
+            found.add(value)
     return found

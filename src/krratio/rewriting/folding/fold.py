@@ -2,24 +2,25 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from krratio.auditing.audit import shapes_of
 from krratio.auditing.structure.flow import Flow
-from krratio.auditing.walking.walk import tensors, walk
+from krratio.auditing.walking.inputs import Input, Inputs, inputs_of
+from krratio.auditing.walking.walk import walk
+from krratio.errors import NonFiniteError
 from krratio.rewriting.errors import FoldError
 from krratio.rewriting.folding.edges import Edge, edge_behind
 from krratio.rewriting.folding.narrow import Narrowed, narrowed
-from krratio.rewriting.folding.plain import RefusalError, module_at
+from krratio.rewriting.folding.plain import RefusalError
+from krratio.rewriting.folding.same import Trials, difference, doubled, other_constants
 
 __all__ = ["FoldResult", "fold"]
-
-Shape = tuple[int, ...]
 
 _SAME = 1e-9  # relative difference of outputs, in float64, beyond which a fold was wrong
 
@@ -49,7 +50,7 @@ class FoldResult:
 
 
 def fold(
-    model: nn.Module, input_shape: Shape | Sequence[Shape], *, tol: float | None = None
+    model: nn.Module, input_shape: Input | Sequence[Input], *, tol: float | None = None
 ) -> FoldResult:
     """Rewrite every foldable channel edge with the rank that can pass it.
 
@@ -65,7 +66,8 @@ def fold(
     model
         Any module in eval or train mode; BatchNorm is taken as in eval mode.
     input_shape
-        As for :func:`krratio.audit`.
+        As for :func:`krratio.audit`; the values of tensors are used, float64 in place of shorter
+        floats.
     tol
         None folds by shape, exactly. A number in (0, 1) also cuts off singular values of the weight
         below this fraction of the largest; the error is reported.
@@ -77,32 +79,33 @@ def fold(
     Raises
     ------
     FoldError
-        Weights lie on ``device="meta"`` or have several dtypes, the tolerance is out of range, or
-        the folded network is not the same function (which would be a defect).
-    ForwardError
+        Weights lie on ``device="meta"`` or have several dtypes, the tolerance is out of range, the
+        network cannot be copied, fails in float64, or gives other outputs the second time.
+    NonFiniteError
+        A weight holds NaN or infinity.
+    ForwardError, ShapeError
         As :func:`krratio.audit`.
 
     Notes
     -----
-    The reparameterization lemma of chapter 02, applied edge by edge.
+    The reparameterization lemma of chapter 02, applied edge by edge. Every fold is tried on inputs
+    of two scales, each output by itself, and undone where it is off by more than 1e-9 or where a
+    constant of the forward depends on the number of channels. Dropout between the layers stays, and
+    in train mode draws for fewer channels.
     """
-    if tol is not None and not 0 < tol < 1:
-        raise FoldError(f"tol={tol}: None or a number between 0 and 1 is needed.")
-    shapes, dtype = shapes_of(input_shape), _dtype(model)
-    with torch.random.fork_rng(devices=[]):
-        try:
-            whole = copy.deepcopy(model).double().eval()
-        except Exception as error:
-            raise FoldError(f"the network cannot be copied: {error}") from error
-        folding = _Folding(whole, copy.deepcopy(whole), shapes, tol)
+    if tol is not None and not (isinstance(tol, float | int) and 0 < tol < 1):
+        raise FoldError(f"tol={tol!r}: None or a number between 0 and 1 is needed.")
+    dtype, inputs = _dtype(model), doubled(inputs_of(input_shape))
+    folding = _Folding(_copied(model).cpu().double().eval(), inputs, tol, dtype)
+    with torch.random.fork_rng(devices=[]):  # new layers draw weights before they get theirs
         while folding.step():
             pass
-        difference = folding.difference()
-    folded = folding.model.to(dtype)
-    for name, module in folded.named_modules():
-        was = module_at(model, name)
-        module.training = model.training if was is None else was.training
-    return FoldResult(folded, folding.report(), difference)
+    folded = _copied(model)
+    for name in folding.changed:
+        was, new = folded.get_submodule(name), folding.model.get_submodule(name)
+        device = next((p.device for p in was.parameters()), None)
+        folded.set_submodule(name, new.to(device, dtype).train(was.training))
+    return FoldResult(folded, folding.report(), folding.difference())
 
 
 _COLUMNS = ("name", "K", "channels", "reader", "saved", "error", "reason")
@@ -111,20 +114,33 @@ _COLUMNS = ("name", "K", "channels", "reader", "saved", "error", "reason")
 class _Folding:
     """A network on its way, edge by edge; every fold is checked, and undone if it is off.
 
-    ``done`` holds the row of each folded layer, ``wrong`` the layers whose fold failed the check.
+    ``done`` holds the row of each folded layer, ``wrong`` the layers whose fold failed the check,
+    ``changed`` the names of all modules that are new.
     """
 
     def __init__(
-        self, whole: nn.Module, model: nn.Module, shapes: list[Shape], tol: float | None
+        self, model: nn.Module, inputs: Inputs, tol: float | None, dtype: torch.dtype
     ) -> None:
-        self.whole, self.model, self.shapes, self.tol = whole, model, shapes, tol
+        self.model, self.inputs, self.tol, self.dtype = model, inputs, tol, dtype
+        self.walk = walk(model, inputs)
+        self.trials = Trials(inputs)
+        self.first = self.outputs = self._outputs()
+        if difference(self.first, self._outputs()) > 0:
+            raise FoldError("the network gives other outputs the second time; make it repeatable")
         self.done: dict[str, dict[str, object]] = {}
         self.wrong: dict[str, str] = {}
         self.refused: list[dict[str, object]] = []
+        self.changed: dict[str, None] = {}
+
+    def _outputs(self) -> list[Tensor]:
+        try:
+            return self.trials.outputs(self.model)
+        except Exception as error:
+            raise FoldError(f"the network fails in float64: {error}") from error
 
     def step(self) -> bool:
         """Fold the first edge that can be, or say of all edges why not."""
-        flow = Flow(walk(self.model, self.shapes))
+        flow = Flow(self.walk)
         self.refused = []
         for layer in flow.layers:
             row: dict[str, object] = dict.fromkeys(_COLUMNS, "")
@@ -140,18 +156,50 @@ class _Folding:
 
     def _fold(self, edge: Edge) -> Narrowed:
         found = narrowed(edge, self.model, self.tol)
-        old = {name: self.model.get_submodule(name) for name in found.modules}
-        for name, module in found.modules.items():
+        for module in found.modules.values():
+            if not all(p.to(self.dtype).isfinite().all() for p in module.parameters()):
+                raise RefusalError(f"its folded weights overflow {self.dtype}")
+        if self.tol is not None:  # that nothing but the cut changes the function
+            with self._with(narrowed(edge, self.model, None, smaller=False).modules):
+                self._check(edge)
+        with self._with(found.modules) as kept:
+            outputs = self._check(edge, cut=self.tol is not None)
+            kept += found.modules
+        self.outputs, self.walk = outputs, walk(self.model, self.inputs)
+        self.changed |= dict.fromkeys(found.modules)
+        return found
+
+    @contextmanager
+    def _with(self, modules: dict[str, nn.Module]) -> Iterator[list[str]]:
+        """Other modules for a while; those stay whose names are put in the list."""
+        kept: list[str] = []
+        old = {name: self.model.get_submodule(name) for name in modules}
+        for name, module in modules.items():
             for parameter in module.parameters():
                 parameter.requires_grad_(any(q.requires_grad for q in old[name].parameters()))
             self.model.set_submodule(name, module.eval())
-        problem = self._problem()
-        if problem:
+        try:
+            yield kept
+        finally:
             for name, module in old.items():
-                self.model.set_submodule(name, module)
+                if name not in kept:
+                    self.model.set_submodule(name, module)
+
+    def _check(self, edge: Edge, *, cut: bool = False) -> list[Tensor]:
+        """Outputs of the network as it is now, if it is the function that it was."""
+        outputs: list[Tensor] = []
+        try:
+            problem = other_constants(self.walk, walk(self.model, self.inputs))
+            outputs = self.trials.outputs(self.model)
+        except Exception as error:
+            problem = f"the network fails with fewer channels: {str(error).splitlines()[0]}"
+        apart = math.inf if problem else difference(self.outputs, outputs)
+        if not problem and not cut and apart > _SAME:
+            problem = f"the network with fewer channels differs by {apart:.1e}"
+        if problem:
             self.wrong |= dict.fromkeys(edge.producers, problem)
             raise RefusalError(problem)
-        return found
+        return outputs
 
     def _note(self, edge: Edge, found: Narrowed) -> None:
         """Write a fold down; what was saved stands with the first producer."""
@@ -169,18 +217,9 @@ class _Folding:
             }
             saved = 0
 
-    def _problem(self) -> str:
-        """What is wrong with the network as it is now; empty if nothing is."""
-        try:
-            difference = self.difference()
-        except Exception as error:
-            return f"the folded network fails: {str(error).splitlines()[0]}"
-        allowed = _SAME if self.tol is None else math.inf
-        return "" if difference <= allowed else f"the folded network differs by {difference:.1e}"
-
     def difference(self) -> float:
-        """How far both networks are apart on random inputs."""
-        return _difference(self.whole, self.model, self.shapes)
+        """How far the network is from the first one."""
+        return difference(self.first, self.outputs)
 
     def report(self) -> pd.DataFrame:
         """One row for each layer."""
@@ -188,23 +227,24 @@ class _Folding:
         return pd.DataFrame([*self.done.values(), *rest], columns=list(_COLUMNS))
 
 
+def _copied(model: nn.Module) -> nn.Module:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise FoldError(f"the network cannot be copied: {error}") from error
+
+
 def _dtype(model: nn.Module) -> torch.dtype:
-    parameters = list(model.parameters())
-    if any(p.is_meta for p in parameters):
+    """The one dtype of the weights, which are finite and have values."""
+    if not isinstance(model, nn.Module):
+        raise FoldError(f"model is a {type(model).__name__}; a torch module is needed.")
+    parameters = dict(model.named_parameters())
+    if any(p.is_meta for p in parameters.values()):
         raise FoldError("weights lie on device='meta'; folding needs their values")
-    dtypes = {p.dtype for p in parameters}
+    dtypes = {p.dtype for p in parameters.values()}
     if len(dtypes) > 1:
         raise FoldError(f"weights have the dtypes {sorted(map(str, dtypes))}; convert them to one")
+    for name, parameter in parameters.items():
+        if not bool(parameter.isfinite().all()):
+            raise NonFiniteError(f"weight '{name}' holds NaN or infinity; give finite weights")
     return dtypes.pop() if dtypes else torch.float32
-
-
-def _difference(one: nn.Module, other: nn.Module, shapes: list[Shape]) -> float:
-    """Largest difference of the outputs on two random inputs, over the largest output."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randn(2, *s, generator=generator, dtype=torch.float64) for s in shapes]
-    with torch.no_grad():
-        pairs = list(zip(tensors(one(*inputs)), tensors(other(*inputs)), strict=True))
-    if any(a.shape != b.shape for a, b in pairs):
-        return math.inf
-    largest = max(float(a.abs().max()) for a, _ in pairs)
-    return max(float((a - b).abs().max()) for a, b in pairs) / max(largest, 1e-300)

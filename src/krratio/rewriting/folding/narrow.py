@@ -49,8 +49,17 @@ class _Weights:
     offset: Tensor
 
 
-def narrowed(edge: Edge, model: nn.Module, tol: float | None) -> Narrowed:
+def narrowed(edge: Edge, model: nn.Module, tol: float | None, *, smaller: bool = True) -> Narrowed:
     """Rewrite an edge with the channels that can pass it.
+
+    Parameters
+    ----------
+    edge, model
+        What is rewritten; the network stays as it is.
+    tol
+        As for :func:`krratio.fold`.
+    smaller
+        Refuse what saves nothing. Without it, K channels may become K others.
 
     Raises
     ------
@@ -61,9 +70,10 @@ def narrowed(edge: Edge, model: nn.Module, tol: float | None) -> Narrowed:
     old = {name: model.get_submodule(name) for name in names}
     norms = {name: model.get_submodule(norm) for name, norm in edge.norms.items()}
     weights = {name: _read(old[name], edge, name, norms.get(name)) for name in names}
+    _gather_offsets(edge, weights)
     span, error = _written(edge, weights, old, tol)
     rows = _taken(edge, weights)
-    if min(len(rows), span.shape[1]) >= edge.K:
+    if smaller and min(len(rows), span.shape[1]) >= edge.K:
         raise RefusalError(f"its {edge.K} channels are no more than what can pass")
     if len(rows) < span.shape[1]:  # fewer combinations are read than are written
         take, error = torch.linalg.svd(rows, full_matrices=False)[2], 0.0
@@ -83,7 +93,7 @@ def narrowed(edge: Edge, model: nn.Module, tol: float | None) -> Narrowed:
     modules |= {norm: nn.Identity() for norm in edge.norms.values()}
     before = [*old.values(), *norms.values()]
     saved = sum(_size(module) for module in before) - sum(map(_size, modules.values()))
-    if saved <= 0:
+    if smaller and saved <= 0:
         raise RefusalError("folding would save no parameters")
     return Narrowed(modules, len(take), saved, error)
 
@@ -104,6 +114,20 @@ def _read(layer: nn.Module, edge: Edge, name: str, norm: nn.Module | None) -> _W
     scale = scale if norm.weight is None else scale * norm.weight.detach()
     shift = 0.0 if norm.bias is None else norm.bias.detach()
     return _Weights(weight * scale[:, None, None], (offset - norm.running_mean) * scale + shift)
+
+
+def _gather_offsets(edge: Edge, weights: dict[str, _Weights]) -> None:
+    """Where all readers see the same sum of producers, one of them takes all offsets."""
+    first, *others = edge.signs.values()
+    if edge.padded or any(signs != first for signs in others):
+        return
+    taker = next((name for name, factor in first.items() if factor), None)
+    if taker is None or len(first) < 2:
+        return
+    total = torch.stack([factor * weights[name].offset for name, factor in first.items()]).sum(0)
+    for name in first:
+        weights[name].offset = torch.zeros_like(weights[name].offset)
+    weights[taker].offset = total / first[taker]
 
 
 def _written(
@@ -145,7 +169,7 @@ def _outside(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> Float[Te
 def _constants_needed(edge: Edge, old: dict[str, nn.Module]) -> bool:
     """Whether a constant cannot become the readers' bias: zero padding, or a loop of the edge."""
     loop = any(name in edge.producers for name in edge.readers)
-    return loop or any(_pads(old[name]) for name in edge.readers)
+    return loop or bool(edge.padded) or any(_pads(old[name]) for name in edge.readers)
 
 
 def _pads(layer: nn.Module) -> bool:
