@@ -2,7 +2,7 @@
 
 Behind every block stand average pooling to 2 × 2 positions and a linear layer with ten outputs.
 What is known by formula of the linear network is written here beside the sizes; chapter 08 derives
-it.
+it, under conditions that are checked here.
 """
 
 import math
@@ -63,7 +63,7 @@ class Design:
 
 
 def designs(width: int = 1) -> list[Design]:
-    """All twelve designs; ``width`` multiplies every number of channels, and groups stay.
+    """All twelve designs; ``width``, 1 or 2, multiplies the channels, and groups stay.
 
     K/R is that of the publication: 4 for the ResNet bottleneck and ShuffleNet V1, 2 for ResNeXt
     32×4d and for MobileNet V1 where it widens, 1/6 for MobileNet V2 with t = 6.
@@ -106,6 +106,13 @@ def linear_network(design: Design) -> nn.Module:
     return nn.Sequential(design.block(), nn.AvgPool2d(_POOL), nn.Flatten(), head).to("meta")
 
 
+def _require(name: str, **sizes: int) -> None:
+    """Refuse sizes that do not ascend: the formula of the design has that condition."""
+    if list(sizes.values()) != sorted(sizes.values()):
+        given = ", ".join(f"{key}={value}" for key, value in sizes.items())
+        raise ValueError(f"{name}: {given}; the formula needs {' <= '.join(sizes)}.")
+
+
 def _standard(C: int, K: int) -> Design:
     d = counts.cnn(l=(C, _L), K=K, P=_P).intrinsic
     return Design("standard", "VGG, 2014", C, K, d, partial(blocks.standard, C, K, _KERNEL))
@@ -139,6 +146,7 @@ def _mobilenet_v1(C: int, K: int) -> Design:
 
 def _mobilenet_v2(C: int, t: int) -> Design:
     """CP less the gauge of the skip; with terms enough any convolution, skip included."""
+    _require("MobileNet V2", C=C, P=_P)
     any_kernel = counts.cnn(l=(C, _L), K=C, P=_P).intrinsic
     gauge = min(t * C, C * C)  # of the skip: pointwise C × C matrices of rank-one terms
     d = min(C * _P + counts.cp_dimension((C, _L, C), t * C) - gauge, any_kernel)
@@ -147,19 +155,25 @@ def _mobilenet_v2(C: int, t: int) -> Design:
 
 
 def _resnet(C: int, R: int) -> Design:
+    _require("ResNet", R=R, C=C, P=_P)
     d = C * _P + 2 * C * R + R * R * _L - 3 * R * R
     build = partial(blocks.resnet_bottleneck, C, _KERNEL, R=R)
     return Design("ResNet", "2015", C, C, d, build)
 
 
 def _resnext(C: int, R: int, groups: int) -> Design:
+    _require("ResNeXt", R=R, C=C, P=_P)
     d = C * _P + 2 * C * R + R * R * _L // groups - 3 * R * R // groups
     build = partial(blocks.resnext, C, _KERNEL, R=R, groups=groups)
     return Design("ResNeXt", "2016", C, C, d, build)
 
 
 def _shufflenet_v1(C: int, R: int, groups: int) -> Design:
-    d = C * _P + 2 * C * R // groups + R * _L - 2 * R - R // groups
+    """A channel has a gauge of the skip if the shuffle leaves it in its group."""
+    _require("ShuffleNet V1", C=C, P=_P)
+    each = R // groups
+    kept = sum((b * groups + a) // each == a for a in range(groups) for b in range(each))
+    d = C * _P + 2 * C * R // groups + R * _L - 2 * R - kept
     build = partial(blocks.shufflenet_v1, C, _KERNEL, R=R, groups=groups)
     return Design("ShuffleNet V1", "2017", C, C, d, build)
 
@@ -172,6 +186,8 @@ def _shufflenet_v2(C: int) -> Design:
 
 def _squeezenet(C: int, squeeze: int, K: int) -> Design:
     """The pointwise half sets the centre of the window, the spatial half has the rest of it."""
+    _require("SqueezeNet", squeeze=squeeze, half=K // 2, P=_P)
+    _require("SqueezeNet", squeeze=squeeze, C=C)
     others = squeeze * (_L - 1)
     r = min(K // 2, others, _P)
     d = squeeze * (C - squeeze) + squeeze * _P + r * (_P + others - r)
@@ -181,5 +197,6 @@ def _squeezenet(C: int, squeeze: int, K: int) -> Design:
 
 def _convnext(C: int, t: int) -> Design:
     """The two pointwise layers are one, C × C, whatever lies between them."""
+    _require("ConvNeXt", C=C, P=_P)
     d = C * _P + C * C + C * _L_WIDE - 2 * C
     return Design("ConvNeXt", "2022", C, C, d, partial(blocks.convnext, C, _WIDE, expansion=t))
