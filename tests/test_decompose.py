@@ -299,7 +299,9 @@ def test_a_rank_is_cut_to_what_each_layer_can_have_and_a_tuple_is_not():
     model = nn.Sequential(layer(60, 2, (3, 3)), layer(4, 60, (3, 3)))
     ranks = kr.decompose(model, rank=9).report["rank"]
     assert list(ranks) == [(2, 9), (9, 4)]
-    with pytest.raises(DecomposeError, match=r"rank=\(9, 9\): '0' can have at most \(2, 18\)"):
+    with pytest.raises(
+        DecomposeError, match=r"rank=\(9, 9\): layer '0' can have at most \(2, 18\)"
+    ):
         kr.decompose(model, rank=(9, 9))
     thin = nn.Sequential(layer(60, 12, (2, 1)))
     with pytest.raises(DecomposeError, match="neither more than 2 times the other"):
@@ -727,3 +729,31 @@ def test_composed_parts_of_cp_are_the_sum_of_its_terms():
     )
     assert found.report["error"][0] == pytest.approx(error, rel=1e-9)
     assert [part.groups for part in found.model] == [2, 6, 2]
+
+
+@pytest.mark.parametrize("method", ["tucker", "cp", "tt"])
+@pytest.mark.parametrize("size", [1e-170, 1e170])
+def test_weights_whose_squares_leave_the_floats_are_decomposed_like_others(method, size):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 8, 3, bias=False).double()
+    other = copy.deepcopy(conv)
+    with torch.no_grad():
+        other.weight.mul_(size)
+    usual, scaled = (kr.decompose(nn.Sequential(c), method=method, rank=2) for c in (conv, other))
+    assert scaled.report["error"][0] == pytest.approx(usual.report["error"][0], rel=1e-6)
+    assert 0 < scaled.report["error"][0] < 1
+    x = torch.randn(2, 6, 7, 7, dtype=torch.float64)
+    torch.testing.assert_close(scaled.model(x) / size, usual.model(x), rtol=1e-5, atol=1e-6)
+
+
+def test_what_only_looks_like_a_convolution_is_left_alone():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.kernel_size = nn.Parameter(torch.ones(2, 2)), 3
+            self.in_channels = self.out_channels = None
+
+        def forward(self, x):
+            return x
+
+    assert kr.decompose(nn.Sequential(Odd()), rank=1).report.empty

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from torch import Tensor, nn
@@ -99,7 +99,9 @@ def decompose(
     A ``Sequential`` stands under the layer's name. Its convolutions have the layer's stride,
     padding (of any mode), dilation and groups, each group being decomposed by itself; the bias is
     on the last. Dtype, device, training mode and ``requires_grad`` stay; what is computed is
-    computed in float64. Nothing is replaced by more parameters than it had.
+    computed in float64. Nothing is replaced by more parameters than it had. Multiply-adds are
+    another matter: behind a stride a Tucker or CP block reduces channels on the larger grid; see
+    :func:`krratio.audit` of both.
 
     Parameters
     ----------
@@ -191,11 +193,12 @@ def _require_attainable(form: Format, request: Request) -> None:
     given, most = request.ranks, form.most
     if len(given) != len(most):
         raise DecomposeError(
-            f"rank={given}: {form.name!r} takes {len(most)} ({form.ranks_of}), not {len(given)}."
+            f"rank={given}: layer {form.name!r} takes {len(most)} ({form.ranks_of}), "
+            f"not {len(given)}."
         )
     if coupled(given, most, form.coupling) != given:
         raise DecomposeError(
-            f"rank={given}: {form.name!r} can have at most {most}"
+            f"rank={given}: layer {form.name!r} can have at most {most}"
             + (f", neither more than {form.coupling} times the other" if len(most) > 1 else "")
             + "; give less, an integer, which is cut to that, or leave the layer out with layers=."
         )
@@ -260,7 +263,8 @@ def _approximated(
         raise OutOfReachError(
             f"the block of rank {ranks} would have {after} parameters, the layer has {before}"
         )
-    return ranks, form.approximation(ranks), form
+    found = form.approximation(ranks)
+    return ranks, replace(found, parts=form.scaled(found.parts)), form
 
 
 def _ranks(form: Format, request: Request, bias: int) -> Ranks:
@@ -285,7 +289,7 @@ def _found(
     form: Format, ranks: Ranks, approximation: Approximation, block: nn.Module
 ) -> dict[str, object]:
     parts = as_stored(approximation.parts, form.weight.dtype)
-    difference = (form.kernels - composed(parts)).norm()
+    difference = (form.kernels - composed(parts) / form.scale).norm()
     K, R = form.groups * form.K, parts[-1].channels
     return {
         "rank": ranks,

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -62,10 +62,20 @@ class Format(ABC):
         return ""
 
     @cached_property
+    def scale(self) -> float:
+        """The power of two next to the largest entry: squares of weights can leave the floats."""
+        largest = float(self.weight.abs().max())
+        return 2.0 ** math.frexp(largest)[1] if largest > 0 else 1.0
+
+    @cached_property
     def kernels(self) -> Float[Tensor, "g K C *l"]:
-        """One kernel for each group, float64 on the CPU."""
-        whole = self.weight.to("cpu", torch.float64)
+        """One kernel for each group over ``scale``, float64 on the CPU."""
+        whole = self.weight.to("cpu", torch.float64) / self.scale
         return whole.reshape(self.groups, self.K, *self.weight.shape[1:])
+
+    def scaled(self, parts: tuple[Part, ...]) -> tuple[Part, ...]:
+        """The parts of a block for the kernels as they are."""
+        return (*parts[:-1], replace(parts[-1], weight=parts[-1].weight * self.scale))
 
     @property
     @abstractmethod

@@ -42,8 +42,9 @@ def convolutions(
 
 
 def _convolves(module: nn.Module) -> bool:
-    fields = "weight", "in_channels", "out_channels", "kernel_size"
-    return isinstance(module, _ConvNd) or all(hasattr(module, field) for field in fields)
+    channels = (getattr(module, field, None) for field in ("in_channels", "out_channels"))
+    alike = hasattr(module, "weight") and hasattr(module, "kernel_size")
+    return isinstance(module, _ConvNd) or (alike and all(isinstance(c, int) for c in channels))
 
 
 def _named(every: dict[str, nn.Module], name: str) -> nn.Module:
