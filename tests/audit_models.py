@@ -90,3 +90,16 @@ def linear_bottleneck(R: int = 4, K: int = 16) -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(4 * K, 10),
     )
+
+
+class Net(nn.Module):
+    """Parts by name, and a forward that is a function of the network and its input."""
+
+    def __init__(self, function, **parts) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(self, *inputs)

@@ -14,7 +14,7 @@ from torch import nn
 from krratio.auditing.structure.blocks import Block, blocks, classes
 from krratio.auditing.structure.chains import Chain, chains
 from krratio.auditing.structure.flow import Flow
-from krratio.auditing.structure.layers import MixingLayer
+from krratio.auditing.structure.layers import MixingLayer, parameters_of
 from krratio.auditing.structure.recurrent import RecurrentLayer, recurrent_layers
 from krratio.auditing.walking.inputs import Input, inputs_of, shapes_of
 from krratio.auditing.walking.kinds import Role, role_of
@@ -198,13 +198,14 @@ def _shares(
     flow: Flow, found: Sequence[Block], rows: Sequence[dict[str, Any]]
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Share of the parameters by class of the first block that uses them, and by further ones."""
-    counted: set[str] = set()
+    counted: list[MixingLayer] = []
+    before = 0
     sums: dict[str, int] = {}
     further: dict[str, int] = {}
     for block, row in zip(found, rows, strict=True):
-        new = {p.weight: p.parameters for p in block.layers if p.weight not in counted}
-        counted |= set(new)
-        size = sum(new.values())
+        counted += block.layers
+        so_far = sum(parameters_of(flow.walk, counted).values())
+        before, size = so_far, so_far - before
         sums[row["redundancy"]] = sums.get(row["redundancy"], 0) + size
         for name in filter(None, row["also"].split(", ")):
             further[name] = further.get(name, 0) + size
@@ -260,7 +261,7 @@ def _block_row(flow: Flow, block: Block) -> dict[str, Any]:
         K=block.K,
         R=block.R,
         fan_in_rank=block.pointwise.fan_in_rank,
-        params=sum({p.weight: p.parameters for p in parts}.values()),
+        params=sum(parameters_of(flow.walk, parts).values()),
         naive=block.naive,
         covering=block.covering,
         excess=excess,
@@ -279,7 +280,7 @@ def _chain_row(flow: Flow, chain: Chain) -> dict[str, Any]:
         f"linear run of {len(chain.layers)}",
         K=widest.K,
         R=rank,
-        params=sum({p.weight: p.parameters for p in chain.layers}.values()),
+        params=sum(parameters_of(flow.walk, chain.layers).values()),
         naive=chain.naive,
         macs=sum(p.macs for p in chain.layers),
         **_classes(flow, widest.target, widest.K, rank),

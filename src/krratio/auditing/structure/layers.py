@@ -1,13 +1,13 @@
 """Layers with weights, as a walk shows them: channels, window, groups, rank, multiply-adds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from krratio.auditing.walking.kinds import Role, role_of
 from krratio.auditing.walking.operations import Operation, Walk
 
-__all__ = ["MixingLayer", "mixing_layers"]
+__all__ = ["MixingLayer", "mixing_layers", "parameters_of"]
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class MixingLayer:
         Product of the kernel sizes.
     groups
         Of the convolution; 1 for linear layers.
-    parameters
-        Entries of the weight and of the bias.
+    own
+        Name -> entries of the parameters that it uses: its weight, or a part of it, and its bias.
     entries
         Of the weight alone.
     macs
@@ -49,7 +49,7 @@ class MixingLayer:
     C: int
     window: int
     groups: int
-    parameters: int
+    own: Mapping[str, int]
     entries: int
     macs: int
     source: int
@@ -60,6 +60,11 @@ class MixingLayer:
         """The module's path, or the weight's where the module does not say which one it is."""
         weight = self.weight.partition(" ")[0]
         return self.name if self.name and "weight" in weight.rpartition(".")[2] else weight
+
+    @property
+    def parameters(self) -> int:
+        """Entries of the weight and of the bias."""
+        return sum(self.own.values())
 
     @property
     def fan_in_rank(self) -> int:
@@ -96,7 +101,7 @@ def mixing_layers(walk: Walk) -> list[MixingLayer]:
 
 
 def _convolution(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
-    source, weight, *rest = operation.arguments
+    source, weight = operation.arguments[:2]
     if not isinstance(source, int) or not isinstance(weight, str) or weight not in walk.weights:
         return None
     shape, target = operation.shapes[1], operation.outputs[0]
@@ -118,7 +123,7 @@ def _convolution(walk: Walk, i: int, operation: Operation) -> MixingLayer | None
         C,
         window,
         groups,
-        _trained(walk, operation, (weight, *rest)),
+        _trained(walk, operation, {weight: entries}),
         entries,
         macs,
         source,
@@ -144,7 +149,7 @@ def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         C,
         1,
         1,
-        _trained(walk, operation, operation.arguments),
+        _trained(walk, operation, {weight: K * C}) | _bias_behind(walk, i, weight, K),
         K * C,
         math.prod(walk.shapes[target]) * C,
         source,
@@ -167,7 +172,7 @@ def _embedding(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         C,
         1,
         1,
-        _trained(walk, operation, (weight,)),
+        _trained(walk, operation, {weight: K * C}),
         K * C,
         0,
         source,
@@ -179,7 +184,44 @@ def _of(walk: Walk, name: str) -> tuple[int, ...]:
     return walk.weights.get(name, ())
 
 
-def _trained(walk: Walk, operation: Operation, arguments: Sequence[int | str]) -> int:
-    """Entries of the arguments that are parameters, or parts of some."""
-    sizes = zip(operation.arguments, operation.shapes, strict=True)
-    return sum(math.prod(s) for a, s in sizes if a in arguments and a in walk.trainable)
+def _trained(walk: Walk, operation: Operation, weight: Mapping[str, int]) -> dict[str, int]:
+    """Entries of the arguments that are parameters; the weight's are given, of others a part may be.
+
+    Torch expands a weight over a batch: what an operation reads can be larger than the parameter.
+    """
+    sizes: dict[str, int] = {}
+    for name, shape in zip(operation.arguments, operation.shapes, strict=True):
+        if isinstance(name, str) and name in walk.trainable:
+            most = math.prod(walk.weights[name])
+            sizes[name] = min(most, weight.get(name, math.prod(shape)))
+    return sizes
+
+
+def _bias_behind(walk: Walk, i: int, weight: str, K: int) -> dict[str, int]:
+    """The bias that the same module adds next, as a linear layer on a moved tensor does."""
+    value, *_ = walk.operations[i].outputs
+    for operation in walk.operations[i + 1 : i + 4]:
+        if value not in operation.inputs or operation.module != walk.operations[i].module:
+            break
+        if role_of(operation.name) is Role.ADD:
+            return {
+                name: K
+                for name in operation.arguments
+                if isinstance(name, str)
+                and name in walk.trainable
+                and walk.weights[name] == (K,)
+                and name.rpartition(".")[0] == weight.rpartition(".")[0]
+            }
+        if role_of(operation.name) is not Role.MOVE:
+            break
+        value, *_ = operation.outputs
+    return {}
+
+
+def parameters_of(walk: Walk, layers: Iterable[MixingLayer]) -> dict[str, int]:
+    """Name -> entries of the parameters that layers use together, each counted once."""
+    uses = {(each.weight, name): size for each in layers for name, size in each.own.items()}
+    sizes: dict[str, int] = {}
+    for (_, name), size in uses.items():
+        sizes[name] = min(math.prod(walk.weights[name]), sizes.get(name, 0) + size)
+    return sizes
