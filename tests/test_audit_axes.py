@@ -127,3 +127,139 @@ def test_layers_hold_no_more_than_all_parameters_and_shares_are_shares(model, sh
     assert all(0 <= share <= 1 for share in (*found.shares.values(), *found.also.values()))
     assert sum(found.shares.values()) == pytest.approx(1)
     assert (found.to_frame()["params"] <= found.parameters).all()
+
+
+# Axes
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [lambda y: y.transpose(2, 3), lambda y: y.permute(0, 2, 1, 3), lambda y: y.permute(0, 2, 3, 1)],
+)
+def test_a_linear_layer_ends_a_block_only_where_the_channels_are_last(moved):
+    model = Net(lambda net, x: net.l(moved(net.a(x))), a=conv(3, 16), l=nn.Linear(16, 64))
+    last = moved(torch.empty(1, 5, 6, 7)).shape[-1] == 5
+    assert len(rows(model, level="block")) == last
+
+
+def wide(between, last, **parts):
+    """3 -> 4 -> 16 channels, something linear or not, and a last layer."""
+    parts = {"a": conv(3, 4), "e": Conv(4, 16, 1), "last": last, **parts}
+    return Net(lambda net, x: net.last(between(net, net.e(net.a(x)))), **parts)
+
+
+def shuffle_by_hand(_net, y):
+    return y.view(1, 2, 8, *y.shape[2:]).transpose(1, 2).reshape(y.shape)
+
+
+def windows(_net, y):
+    """Tokens of 4 x 4 windows, as in Swin."""
+    y = y.permute(0, 2, 3, 1).view(1, 2, 4, 2, 4, 16)
+    return y.permute(0, 1, 3, 2, 4, 5).reshape(-1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("between", "last", "redundancy"),
+    [
+        (lambda _, y: F.pixel_shuffle(y, 2), Conv(4, 5, 1), "approximate"),
+        (lambda _, y: y.reshape(1, 4, -1, 4), Conv(4, 5, 1), "approximate"),
+        (lambda _, y: y.reshape(1, 4, -1, 16), Conv(4, 5, 1), "approximate"),
+        (lambda _, y: F.pixel_unshuffle(y, 2), Conv(64, 5, 1), "exact"),
+        (lambda _, y: F.pixel_unshuffle(F.pixel_shuffle(y, 2), 2), Conv(16, 5, 1), "exact"),
+        (lambda _, y: F.channel_shuffle(y, 2), Conv(16, 5, 1), "exact"),
+        (shuffle_by_hand, Conv(16, 5, 1), "exact"),
+        (windows, nn.Linear(16, 5), "exact"),
+        (lambda _, y: y.flatten(1), nn.Linear(1024, 5), "exact"),
+        (lambda _, y: y.permute(0, 2, 3, 1).flatten(1), nn.Linear(1024, 5), "exact"),
+        (
+            lambda _, y: y.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1),
+            nn.Linear(16, 5),
+            "exact",
+        ),
+        (lambda _, y: y.split([7, 9], 1)[1], Conv(9, 5, 1), "exact"),
+        (lambda _, y: torch.stack([y, y], 2).flatten(1, 2), Conv(32, 5, 1), "exact"),
+    ],
+)
+def test_channels_fold_exactly_only_where_a_layer_reads_them_all_on_one_axis(
+    between, last, redundancy
+):
+    block = rows(wide(between, last), (3, 8, 8), "block").iloc[0]
+    assert (block["K"], block["R"], block["redundancy"]) == (16, 4, redundancy)
+
+
+NONLINEAR = [
+    lambda _, y: torch.div(y, 0.1, rounding_mode="floor"),
+    lambda _, y: torch.addcmul(torch.zeros(1), y, y),
+    lambda net, y: torch.lerp(y, 2 * y, net.other(y)),
+    lambda _, y: torch.addcdiv(torch.zeros(1), torch.ones(1), y),
+    lambda _, y: torch.ones(1) / y,
+    lambda _, y: y.long().float(),
+    lambda _, y: y.gather(1, y.argmax(1, keepdim=True).expand_as(y)),
+]
+LINEAR = [
+    lambda _, y: torch.div(y, 0.1),
+    lambda _, y: torch.addcmul(torch.zeros(1), y, torch.ones(1)),
+    lambda _, y: torch.addcdiv(torch.zeros(1), y, torch.ones(1)),
+    lambda _, y: torch.lerp(torch.zeros(1), y, 0.3),
+    lambda _, y: y.double().float(),
+    lambda _, y: y[:, torch.arange(16)],
+]
+
+
+@pytest.mark.parametrize("between", NONLINEAR)
+def test_products_of_values_and_roundings_are_not_linear(between):
+    block = rows(wide(between, Conv(16, 5, 1), other=Conv(16, 16, 1)), (3, 8, 8), "block").iloc[0]
+    assert block["redundancy"] == "approximate"
+
+
+@pytest.mark.parametrize("between", LINEAR)
+def test_the_same_operations_with_constants_are_linear(between):
+    block = rows(wide(between, Conv(16, 5, 1)), (3, 8, 8), "block").iloc[0]
+    assert block["redundancy"] == "exact"
+
+
+def test_options_are_known_by_place_and_by_name():
+    model = Net(lambda net, x: torch.add(net.c(x), x, alpha=3).flatten(1), c=conv(3, 3))
+    _, added, flat = walk(model, [(3, 8, 8)]).operations
+    assert added.options == {"alpha": 3}
+    assert flat.options[1] == [1, 192]
+
+
+def test_a_sum_of_layers_can_pass_the_sum_of_their_ranks():
+    def forward(net, x):
+        return net.l((net.e(x) + net.g(x)).mean((2, 3)))
+
+    for C, out, rank in ((3, 5, 5), (3, 9, 6), (2, 9, 4)):
+        model = Net(forward, e=Conv(C, 24, 1), g=Conv(C, 24, 1), l=nn.Linear(24, out))
+        (run,) = rows(model, (C, 8, 8), "chain").to_dict("records")
+        assert (run["K"], run["R"], run["redundancy"]) == (24, rank, "branch only")
+
+
+# A weight on the left
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: torch.einsum("bchw,dc->bdhw", net.a(x), net.w),
+        lambda net, x: (net.w @ net.a(x).flatten(2)).unflatten(2, (16, 16)),
+        lambda net, x: (net.w @ net.a(x).flatten(2)).view(1, 64, 16, 16),
+    ],
+)
+def test_a_weight_on_the_left_of_a_product_is_a_linear_layer_on_channels(forward):
+    w = nn.Parameter(torch.ones(64, 16))
+    model = Net(lambda net, x: net.last(forward(net, x)), a=conv(3, 16), w=w, last=Conv(64, 5, 1))
+    found = kr.audit(model, (3, 16, 16))
+    assert found.not_understood == ()
+    frame = found.to_frame()
+    layers = frame[frame["level"] == "layer"].set_index("name")
+    assert (layers.loc["w", "K"], layers.loc["w", "params"]) == (64, 64 * 16)
+    assert layers.loc["w", "macs"] == 256 * 64 * 16
+    (block,) = frame[frame["level"] == "block"].to_dict("records")
+    assert (block["K"], block["R"], block["redundancy"]) == (64, 16, "exact")
+
+
+def test_a_square_weight_on_the_left_is_not_one_of_places():
+    w = nn.Parameter(torch.ones(16, 16))
+    model = Net(lambda net, x: F.relu(net.w @ net.a(x).flatten(2)), a=conv(3, 16), w=w)
+    assert len(rows(model, (3, 4, 4), "block")) == 1

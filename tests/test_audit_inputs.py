@@ -189,7 +189,9 @@ def test_a_recurrent_layer_with_a_computed_weight_is_listed():
         def forward(self, x):
             return torch.gru_cell(x, x.new_zeros(len(x), 4), self.a, self.b * self.c)
 
-    assert kr.audit(Dropped(), (5,)).not_understood == (("", "gru_cell with a computed weight"),)
+    assert kr.audit(Dropped(), (5,)).not_understood == (
+        ("", "gru_cell with a reshaped or computed weight"),
+    )
 
 
 # In place
@@ -289,7 +291,7 @@ def test_a_tensor_made_like_a_weight_is_no_weight():
 
     found = kr.audit(Random(), (2, 3, 3))
     assert [row["name"] for row in layers_of(found)] == ["conv"]
-    assert found.not_understood == (("", "convolution with a computed weight"),)
+    assert found.not_understood == (("", "convolution with a reshaped or computed weight"),)
 
 
 def test_a_swish_in_functions_is_an_activation_and_a_gate_is_none():

@@ -54,7 +54,7 @@ class Audit:
         The same for the further classes of the blocks; a block can have several of them.
     not_understood
         (module, operator) of every operation without a row in the table of kinds, and of layers
-        whose weight is no parameter but computed from some.
+        whose weight is computed from parameters, or a parameter in a shape that says too little.
     """
 
     name: str
@@ -178,7 +178,7 @@ def audit(
         if flow.role(i) is Role.UNKNOWN:
             unknown[operation.module, operation.name] = None
         elif computed and i not in by_operation:
-            unknown[operation.module, f"{operation.name} with a computed weight"] = None
+            unknown[operation.module, f"{operation.name} with a reshaped or computed weight"] = None
     return Audit(
         name or type(model).__name__,
         tuple(rows),

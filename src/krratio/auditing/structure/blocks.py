@@ -125,10 +125,13 @@ def classes(flow: Flow, value: int, *, K: int, R: int) -> list[str]:
     Of blocks two more are said besides: *bound only*, the covering exponent exceeds the parameters,
     and *saturated*, :attr:`Block.saturated`.
 
-    *none*: K <= R. *branch only*: a sum joins, so that only the branch is redundant. *approximate*:
-    an activation, another normalization or a grouped layer follows, or the network ends. *unknown*:
-    an operation follows that is not understood. *exact*: nothing but linear layers dense in
-    channels follows, so that the channels fold to R.
+    *none*: K <= R. *branch only*: a sum joins, and what can pass is the sum of the ranks of all
+    that is added: behind a skip only the branch is redundant, behind other layers of low rank the
+    sum is too, and the row of the linear run says how far. *approximate*: an activation, another
+    normalization or a grouped layer follows, a layer reads the channels where they were moved among
+    places (pixel shuffle, a reshape that cuts across them), or the network ends. *unknown*: an
+    operation follows that is not understood. *exact*: nothing but linear layers dense in channels
+    follows, so that the channels fold to R.
     """
     if K <= R:
         return ["none"]
@@ -136,7 +139,7 @@ def classes(flow: Flow, value: int, *, K: int, R: int) -> list[str]:
     found = {
         "unknown": "unknown" in obstacles,
         "branch only": "sum" in obstacles,
-        "approximate": bool({"activation", "grouped", "output"} & set(obstacles)),
+        "approximate": bool({"activation", "grouped", "regrouped", "output"} & set(obstacles)),
     }
     met = [name for name, present in found.items() if present]
     return met or (["exact"] if layers else ["none"])

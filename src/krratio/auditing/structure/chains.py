@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from krratio.auditing.structure.axes import Layout
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.structure.layers import MixingLayer
-from krratio.auditing.walking.kinds import Role
 
 __all__ = ["Chain", "chains"]
 
@@ -20,7 +20,9 @@ class Chain:
         In order of the walk.
     ranks
         For each layer whose channels are read inside the run: the rank that can cross them, at
-        most; from both sides the smaller of channels and patch sizes, where sums add.
+        most; from both sides the smaller of channels and patch sizes. Where other layers of the
+        run are added to them it is that of the sum, where anything else is, such as a skip, that
+        of the branch alone.
     """
 
     layers: tuple[MixingLayer, ...]
@@ -61,41 +63,51 @@ def chains(flow: Flow) -> list[Chain]:
 
 def _ranks(flow: Flow, onward: dict[int, tuple[dict[int, int], list[str]]]) -> dict[int, int]:
     """Rank that can cross the channels behind each layer: the smaller of both directions."""
-    behind = _arriving(flow)
+    behind, entering = _arriving(flow)
     passing: dict[int, int] = {}
+    crossing: dict[int, int] = {}
     for layer in reversed(flow.layers):
         readers, ends = onward[layer.operation]
         read = sum(flow.at[i].window * places * passing[i] for i, places in readers.items())
         whole = layer.K if set(ends) - {"sum", "grouped"} or not readers else read
-        passing[layer.operation] = int(min(layer.K, whole, behind[layer.operation]))
-    return passing
+        own = behind[layer.operation]
+        passing[layer.operation] = int(min(layer.K, whole, own))
+        joined = [math.ceil(entering[i] / n) for i, n in readers.items() if entering[i] < math.inf]
+        if "sum" in ends and len(joined) == len(readers):  # nothing but layers of the run is added
+            own = max([own, *joined])
+        crossing[layer.operation] = int(min(layer.K, whole, own))
+    return crossing
 
 
-def _arriving(flow: Flow) -> dict[int, float]:
-    """Rank that can come out of each layer, from what lies before it in its run."""
-    ranks: dict[int, float] = {}  # by value; infinite at inputs and behind what is not linear
+def _arriving(flow: Flow) -> tuple[dict[int, float], dict[int, float]]:
+    """Rank that can come out of each layer and go into it, from what lies before in its run."""
+    known: dict[int, Arriving] = {}  # by value; none at inputs and behind what is not linear
     behind: dict[int, float] = {}
+    entering: dict[int, float] = {}
     for i, operation in enumerate(flow.walk.operations):
-        entering = [ranks.get(v, math.inf) for v in dict.fromkeys(operation.inputs)]
-        found = math.inf
         if i in flow.at:
             layer = flow.at[i]
-            found = behind[i] = min(layer.K, min(entering[0], layer.C) * layer.window)
-        elif flow.linear(i) and _keeps(flow, i):
-            found = sum(entering) * flow.flattened(i)
-        ranks |= dict.fromkeys(operation.outputs, found)
-    return behind
+            rank, layout = known.get(layer.source, _NOTHING)
+            entering[i] = rank if flow.reads(i, layout) else math.inf
+            behind[i] = min(layer.K, min(entering[i], layer.C) * layer.window)
+            known[layer.target] = behind[i], flow.layout(layer.target)
+        elif flow.linear(i):
+            known |= {output: _passed(flow, i, output, known) for output in operation.outputs}
+    return behind, entering
 
 
-def _keeps(flow: Flow, i: int) -> bool:
-    """Whether an operation leaves channels together: no reshape but flattening behind them."""
-    operation = flow.walk.operations[i]
-    if flow.role(i) is not Role.MOVE:
-        return True
-    before, after = (flow.walk.shapes[v] for v in (operation.inputs[0], operation.outputs[0]))
-    if operation.name in _TOGETHER or before == after or before[-1:] == after[-1:]:
-        return True
-    return len(after) == 2 and after[:1] == before[:1]
+def _passed(flow: Flow, i: int, output: int, known: dict[int, "Arriving"]) -> "Arriving":
+    """Rank behind a linear operation: the sum of what it reads, if that lies on the same axes."""
+    total, layouts = 0.0, set()
+    for value in dict.fromkeys(flow.walk.operations[i].inputs):
+        rank, before = known.get(value, _NOTHING)
+        after = flow.layout_after(i, value, output, before)
+        total += rank * flow.spread(before, after)
+        layouts.add(after)
+    (layout,) = layouts if len(layouts) == 1 else (None,)
+    return (math.inf, None) if layout is None else (total, layout)
 
 
-_TOGETHER = ("permute", "transpose", "squeeze", "unsqueeze", "expand", "clone")
+Arriving = tuple[float, Layout | None]
+
+_NOTHING: Arriving = (math.inf, None)

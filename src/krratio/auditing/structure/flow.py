@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 
-from krratio.auditing.structure.axes import axis_after
+from krratio.auditing.structure.axes import Layout, channels_on, layout_after, places_on, start
 from krratio.auditing.structure.layers import MixingLayer, mixing_layers
-from krratio.auditing.walking.kinds import Role, role_of
+from krratio.auditing.walking.kinds import Role, as_used, role_of
 from krratio.auditing.walking.operations import Operation, Walk
 
 __all__ = ["Flow"]
 
 _LINEAR = {Role.BATCH_NORM, Role.AVERAGE, Role.MOVE, Role.PAD, Role.RESIZE, Role.CONCAT}
 _PER_CHANNEL = {Role.BATCH_NORM, Role.NORM, Role.ACTIVATION, Role.MOVE, Role.PAD}
-_LAST = ("linear", "embedding")  # channels on the last axis
 _POINTWISE = {Role.ACTIVATION, Role.ADD, Role.MULTIPLY}
 _GATE = 40  # operations that a gate may consist of
 
@@ -23,17 +22,18 @@ class Flow:
         self.walk = walk
         self.layers = mixing_layers(walk)
         self.at = {layer.operation: layer for layer in self.layers}
-        self.readers, self.makers = walk.readers(), walk.makers()
+        self.readers, self.makers = _read(walk), walk.makers()
         self._products: dict[int, bool] = {}
 
     def role(self, i: int) -> Role:
         """Role of an operation; a product of two values is no linear layer."""
-        role = role_of(self._operation(i).name)
+        operation = self._operation(i)
+        role = role_of(operation.name)
         if role in (Role.CONV, Role.MATRIX) and i not in self.at:
             return Role.MULTIPLY
-        if role is Role.BATCH_NORM and any(o is True for o in self._operation(i).options.values()):
+        if role is Role.BATCH_NORM and any(o is True for o in operation.options.values()):
             return Role.NORM  # by statistics of the input: instance norm, or no running ones
-        return role
+        return as_used(operation)
 
     def joins(self, i: int) -> bool:
         """Whether an operation reads two values; for products also one value twice."""
@@ -44,19 +44,18 @@ class Flow:
         """The layer at the end of the one data path from a value, or None where it ends earlier.
 
         Batch norm, activations, gates (squeeze-and-excitation), shuffles and padding may lie on the
-        way; pooling, sums, concatenations and splits end it. A linear layer reads channels only
-        where they were moved to the last mode.
+        way; pooling, sums, concatenations and splits end it, and layers along another axis.
         """
-        moved = False
+        layout = self.layout(value)
         while True:
             step = self._step(value)
             if step is None:
                 return None
             if step in self.at:
-                along = self.at[step].kind != "linear" or moved
-                return self.at[step] if along else None
-            moved |= self._operation(step).name in ("permute", "transpose")
-            value = self._operation(step).outputs[0]
+                return self.at[step] if self.reads(step, layout) else None
+            output = self._operation(step).outputs[0]
+            layout = self.layout_after(step, value, output, layout)
+            value = output
 
     def _step(self, value: int) -> int | None:
         if value in self.walk.outputs:
@@ -116,7 +115,8 @@ class Flow:
 
         Layers come by their operation, with the number of places that flattening gave each channel
         (1 without it). Obstacles are ``"sum"``, ``"activation"`` (and whatever is not linear),
-        ``"grouped"``, ``"output"`` and ``"unknown"``.
+        ``"grouped"``, ``"regrouped"`` (a layer reads channels that were moved among places),
+        ``"output"`` and ``"unknown"``.
         """
         layers: dict[int, int] = {}
         obstacles: dict[str, None] = {}
@@ -129,48 +129,68 @@ class Flow:
 
     def _explore(self, value: int) -> Iterator[tuple[str, int | None, int]]:
         seen: set[int] = set()
-        open_ = [(value, 1, self._axis(value))]
+        open_ = [(value, 1, self.layout(value))]
         while open_:
-            here, places, axis = open_.pop()
+            here, places, layout = open_.pop()
             if here in seen:
                 continue
             seen.add(here)
             if here in self.walk.outputs:
                 yield "output", None, places
             for i in self.readers[here]:
-                if i in self.at and self._reads(i, axis):
+                if i in self.at and self.reads(i, layout):
                     yield "grouped" if self.at[i].groups > 1 else "", i, places
+                    continue
+                along = i in self.at and self._along(i, layout)
+                if i in self.at and not along:
+                    yield "regrouped", None, places
                     continue
                 role, joins = self.role(i), self.joins(i)
                 if role is Role.ADD and joins:
                     yield "sum", None, places
                 gate = role is Role.MULTIPLY and joins and not self._of_one_value(i)
-                along = i in self.at  # a linear layer along another axis keeps the channels
                 passes = along or self.linear(i)
                 if gate or role is Role.UNKNOWN or not passes:
                     yield ("unknown" if role is Role.UNKNOWN else "activation"), None, places
                 if gate or passes:  # a gate keeps the channels and scales them
-                    spread = places * self.flattened(i)
-                    outputs = self._operation(i).outputs
-                    open_ += [(o, spread, self._axis_after(i, here, o, axis)) for o in outputs]
+                    for output in self._operation(i).outputs:
+                        next_ = self.layout_after(i, here, output, layout)
+                        open_.append((output, places * self.spread(layout, next_), next_))
 
-    def _axis(self, value: int) -> int | None:
-        """Axis on which a layer puts its channels out."""
+    def layout(self, value: int) -> Layout | None:
+        """Axis on which a layer puts its channels out; None for other values."""
         layer = self.at.get(self.makers.get(value, -1))
-        if layer is None:
-            return None
-        return len(self.walk.shapes[value]) - 1 if layer.kind in _LAST else 1
+        return None if layer is None else start(self.walk.shapes[value], layer.axis)
 
-    def _axis_after(self, i: int, value: int, output: int, axis: int | None) -> int | None:
+    def layout_after(self, i: int, value: int, output: int, layout: Layout | None) -> Layout | None:
+        """Axes of the channels behind an operation, or behind a layer along another axis."""
         shapes = self.walk.shapes
         if i in self.at:
-            return axis
-        return axis_after(self._operation(i), shapes[value], shapes[output], axis)
+            axis = self.at[i].axis % len(shapes[output])
+            new = ((False, shapes[output][axis]),)
+            return layout and (*layout[:axis], new, *layout[axis + 1 :])
+        return layout_after(self._operation(i), shapes[value], shapes[output], layout)
 
-    def _reads(self, i: int, axis: int | None) -> bool:
-        """Whether a layer reads channels that lie on an axis, as far as it is known."""
-        along = self.at[i].kind == "linear" and axis is not None
-        return not along or axis == len(self.walk.shapes[self.at[i].source]) - 1
+    def reads(self, i: int, layout: Layout | None) -> bool:
+        """Whether a layer reads all channels, wherever they are known to lie."""
+        layer = self.at[i]
+        if layout is None or layer.kind == "embedding":
+            return False
+        _, others = channels_on(layout, layer.axis)
+        return not others
+
+    def _along(self, i: int, layout: Layout | None) -> bool:
+        """Whether a linear layer mixes places and keeps the channels."""
+        layer = self.at[i]
+        if layout is None or layer.kind != "linear":
+            return False
+        here, _ = channels_on(layout, layer.axis)
+        return not here
+
+    @staticmethod
+    def spread(before: Layout | None, after: Layout | None) -> int:
+        """Places that an operation puts on one axis with the channels."""
+        return max(1, places_on(after) // places_on(before))
 
     def _of_one_value(self, product: int) -> bool:
         """Whether a product is a function of one value place by place, such as x · sigmoid(x)."""
@@ -206,6 +226,8 @@ class Flow:
     def linear(self, i: int) -> bool:
         """Whether an operation that is no layer is linear, and keeps channels apart."""
         role = self.role(i)
+        if role is Role.MOVE and self.joins(i):  # to places that depend on the input
+            return False
         return role in _LINEAR or role is Role.ADD or (role is Role.MULTIPLY and not self.joins(i))
 
     def flattened(self, i: int) -> int:
@@ -238,3 +260,18 @@ class Flow:
 
     def _operation(self, i: int) -> Operation:
         return self.walk.operations[i]
+
+
+def _read(walk: Walk) -> dict[int, list[int]]:
+    """For each value the operations that read it, but no views that nobody reads.
+
+    Torch looks at a transpose while it chooses how to multiply.
+    """
+    readers = walk.readers()
+    for i in reversed(range(len(walk.operations))):
+        operation = walk.operations[i]
+        used = any(readers[v] or v in walk.outputs for v in operation.outputs)
+        if role_of(operation.name) is Role.MOVE and not used:
+            for value in set(operation.inputs):
+                readers[value].remove(i)
+    return readers

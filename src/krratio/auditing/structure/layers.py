@@ -39,6 +39,8 @@ class MixingLayer:
         Multiply-adds for one image, one for each product with a weight; biases cost none.
     source, target
         Values read and put out.
+    axis
+        Of the channels in both, from the end where it is negative.
     """
 
     operation: int
@@ -54,6 +56,7 @@ class MixingLayer:
     macs: int
     source: int
     target: int
+    axis: int
 
     @property
     def title(self) -> str:
@@ -128,17 +131,23 @@ def _convolution(walk: Walk, i: int, operation: Operation) -> MixingLayer | None
         macs,
         source,
         target,
+        1,
     )
 
 
 def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
-    names = [a for a in operation.arguments if isinstance(a, str) and len(_of(walk, a)) == 2]
+    used = zip(operation.arguments, operation.shapes, strict=True)
+    names = {a: s for a, s in used if isinstance(a, str) and a in walk.weights and len(s) > 1}
     if len(operation.inputs) != 1 or len(names) != 1:
         return None
-    (source,), (target, *_), (weight,) = operation.inputs, operation.outputs, names
-    K, C, given = walk.shapes[target][-1], walk.shapes[source][-1], walk.weights[weight]
-    whole = sorted(given) == sorted((K, C))
-    if not whole and not (given[1] == C and given[0] >= K):  # rows of it, as attention takes
+    (source,), (target, *_), ((weight, shape),) = operation.inputs, operation.outputs, names.items()
+    order, given = operation.arguments, walk.weights[weight]
+    left = order.index(weight) < order.index(source)  # it acts on the last axis but one
+    axis = -2 if left else -1
+    K, C = walk.shapes[target][axis], walk.shapes[source][axis]
+    whole = math.prod(given) == K * C and sorted(shape[-2:]) == sorted((K, C))
+    rows = len(given) == 2 and given[1] == C and given[0] >= K  # some of them, as attention takes
+    if not (whole or rows) or (left and len(walk.shapes[source]) == 2):
         return None
     return MixingLayer(
         i,
@@ -154,6 +163,7 @@ def _linear(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         math.prod(walk.shapes[target]) * C,
         source,
         target,
+        axis,
     )
 
 
@@ -177,15 +187,12 @@ def _embedding(walk: Walk, i: int, operation: Operation) -> MixingLayer | None:
         0,
         source,
         operation.outputs[0],
+        -1,
     )
 
 
-def _of(walk: Walk, name: str) -> tuple[int, ...]:
-    return walk.weights.get(name, ())
-
-
 def _trained(walk: Walk, operation: Operation, weight: Mapping[str, int]) -> dict[str, int]:
-    """Entries of the arguments that are parameters; the weight's are given, of others a part may be.
+    """Entries of the arguments that are parameters; those of the weight are given.
 
     Torch expands a weight over a batch: what an operation reads can be larger than the parameter.
     """

@@ -3,9 +3,14 @@
 The roles decide where a block or a linear run ends.
 """
 
+from collections.abc import Sequence
 from enum import Enum
 
-__all__ = ["BLANK", "OVERWRITING", "Role", "role_of"]
+import torch
+
+from krratio.auditing.walking.operations import Operation
+
+__all__ = ["BLANK", "OVERWRITING", "Role", "as_used", "role_of"]
 
 
 class Role(Enum):
@@ -65,7 +70,7 @@ _ROWS: dict[Role, str] = {
         "max_pool1d max_pool2d max_pool3d max_pool2d_with_indices max_pool3d_with_indices "
         "max_pool1d_with_indices adaptive_max_pool2d adaptive_max_pool1d amax max amin min topk"
     ),
-    Role.ADD: "add add_ sub sub_ rsub lerp addcmul addcmul_ addcdiv addcdiv_",
+    Role.ADD: "add add_ sub sub_ rsub lerp lerp_ addcmul addcmul_ addcdiv addcdiv_",
     Role.MULTIPLY: "mul mul_ div div_",
     Role.CONCAT: "cat stack concat slice_scatter",
     Role.MOVE: (
@@ -104,3 +109,30 @@ OVERWRITING = frozenset("copy_ fill_ zero_ normal_ uniform_".split())
 def role_of(operator: str) -> Role:
     """The role of an operator, by the name that torch dispatches."""
     return _ROLES.get(operator, Role.UNKNOWN)
+
+
+def as_used(operation: Operation) -> Role:
+    """The role of an operation by what it is given: some are linear only in one argument.
+
+    A product of two values that depend on the input is one, whatever else is added to it, and a
+    division by such a value, or one that rounds, is an activation.
+    """
+    name, given = operation.name.rstrip("_"), operation.arguments
+    if name == "div":
+        rounds = operation.options.get("rounding_mode") is not None
+        return Role.ACTIVATION if rounds or _depends(given, [1], [0]) else Role.MULTIPLY
+    if name == "addcdiv" and _depends(given, [2]):
+        return Role.MULTIPLY if _depends(given, [1]) else Role.ACTIVATION
+    if name == "addcmul" and _depends(given, [1, 2]):
+        return Role.MULTIPLY
+    if name == "lerp" and _depends(given, [2]) and len(operation.inputs) > 1:
+        return Role.MULTIPLY
+    dtype = operation.options.get("dtype")
+    rounded = isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
+    return Role.ACTIVATION if rounded and name == "_to_copy" else role_of(operation.name)
+
+
+def _depends(given: Sequence[int | str], on: Sequence[int], not_on: Sequence[int] = ()) -> bool:
+    """Whether arguments at these places are values, and those at others none."""
+    values = {place for place, argument in enumerate(given) if isinstance(argument, int)}
+    return values.issuperset(on) and not values & set(not_on)

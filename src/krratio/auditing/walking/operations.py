@@ -27,7 +27,7 @@ class Operation:
     shapes
         Shape of each tensor argument.
     options
-        The arguments that are no tensors, by position.
+        The arguments that are no tensors, by position, or by name where they have none.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Operation:
     outputs: tuple[int, ...]
     arguments: tuple[int | str, ...]
     shapes: tuple[Shape, ...]
-    options: Mapping[int, Any]
+    options: Mapping[int | str, Any]
 
 
 @dataclass(eq=False)

@@ -76,7 +76,8 @@ class Recorder(TorchDispatchMode):
             self._constant(name, given, made)
             return
         shapes = tuple(tuple(t.shape) for t in given)
-        options = {i: a for i, a in enumerate(args) if not any(True for _ in tensors(a))}
+        named = {**dict(enumerate(args)), **(kwargs or {})}
+        options = {i: a for i, a in named.items() if not any(True for _ in tensors(a))}
         self._append(name, arguments, tuple(map(self.value, made)), shapes, options)
         for tensor in made:
             if id(tensor) in changed:
@@ -110,7 +111,7 @@ class Recorder(TorchDispatchMode):
         arguments: tuple[int | str, ...],
         outputs: tuple[int, ...],
         shapes: tuple[tuple[int, ...], ...],
-        options: Mapping[int, Any],
+        options: Mapping[int | str, Any],
     ) -> None:
         inputs = tuple(a for a in arguments if isinstance(a, int))
         module = self.stack[-1][0]
