@@ -6,7 +6,9 @@ one, so that a linear end stays linear. Convolutions keep the grid: stride 1 and
 kernel. The number of spatial modes is that of ``kernel``.
 """
 
+import operator
 from collections.abc import Callable, Sequence
+from typing import SupportsIndex, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,11 +107,6 @@ def _unit(
     groups: int = 1,
 ) -> list[nn.Module]:
     """Convolution, then BatchNorm and activation where they are asked for."""
-    for name, size in (("channels", C), ("channels", K), *(("kernel", k) for k in kernel)):
-        if size < 1:
-            raise ValueError(f"{name}={size}: an integer of at least 1 is needed.")
-    if len(kernel) not in _CONV or any(k % 2 == 0 for k in kernel):
-        raise ValueError(f"kernel={tuple(kernel)}: one to three odd sizes are needed.")
     if C % groups or K % groups:
         raise ValueError(f"groups={groups} divides not both {C} and {K} channels.")
     N, padding = len(kernel), tuple(k // 2 for k in kernel)
@@ -121,6 +118,24 @@ def _unit(
     return layers
 
 
+def _check(kernel: Sequence[int], **sizes: int) -> None:
+    """Refuse sizes that are no positive integers, by the name of their argument."""
+    for name, size in sizes.items():
+        _integer(f"{name}={size!r}", size)
+    if not isinstance(kernel, Sequence) or len(kernel) not in _CONV:
+        raise ValueError(f"kernel={kernel!r}: a tuple of one to three odd sizes is needed.")
+    for size in kernel:
+        _integer(f"kernel={tuple(kernel)}", size)
+    if any(size % 2 == 0 for size in kernel):
+        raise ValueError(f"kernel={tuple(kernel)}: one to three odd sizes are needed.")
+
+
+def _integer(what: str, size: object) -> None:
+    whole = isinstance(size, SupportsIndex) and not isinstance(size, bool)
+    if not whole or operator.index(cast(SupportsIndex, size)) < 1:
+        raise ValueError(f"{what}: an integer of at least 1 is needed.")
+
+
 def _point(kernel: Sequence[int]) -> tuple[int, ...]:
     return (1,) * len(kernel)
 
@@ -129,6 +144,7 @@ def standard(
     C: int, K: int, kernel: Sequence[int], *, activation: Activation = None, norm: bool = False
 ) -> nn.Module:
     """One convolution C -> K: no compression, so no bottleneck."""
+    _check(kernel, C=C, K=K)
     return nn.Sequential(*_unit(C, K, kernel, activation, norm=norm))
 
 
@@ -142,7 +158,10 @@ def tucker_bottleneck(
     norm: bool = False,
 ) -> nn.Module:
     """1x1 (C -> R_1), spatial (R_1 -> R), 1x1 (R -> K): Tucker, spatial modes uncompressed."""
+    if not isinstance(ranks, Sequence) or len(ranks) != 2:
+        raise ValueError(f"ranks={ranks!r}: two are needed.")
     first, R = ranks
+    _check(kernel, C=C, K=K, **{"ranks[0]": first, "ranks[1]": R})
     point = _point(kernel)
     return nn.Sequential(
         *_unit(C, first, point, activation, norm=norm),
@@ -161,6 +180,7 @@ def cp_bottleneck(
     norm: bool = False,
 ) -> nn.Module:
     """1x1 (C -> R), depthwise, 1x1 (R -> K): CP of rank R with merged spatial modes."""
+    _check(kernel, C=C, K=K, R=R)
     point = _point(kernel)
     return nn.Sequential(
         *_unit(C, R, point, activation, norm=norm),
@@ -182,6 +202,7 @@ def separable_chain(
 
     ``ranks`` are the bonds between them, one fewer than spatial modes.
     """
+    _check(kernel, C=C, K=K, **{f"ranks[{j}]": rank for j, rank in enumerate(ranks)})
     if len(ranks) != len(kernel) - 1:
         raise ValueError(
             f"ranks={tuple(ranks)}: {len(kernel) - 1} are needed for {len(kernel)} modes."
@@ -197,6 +218,7 @@ def depthwise_separable(
     C: int, K: int, kernel: Sequence[int], *, activation: Activation = None, norm: bool = False
 ) -> nn.Module:
     """Depthwise, then 1x1 (C -> K): MobileNet V1."""
+    _check(kernel, C=C, K=K)
     return nn.Sequential(
         *_unit(C, C, kernel, activation, norm=norm, groups=C),
         *_unit(C, K, _point(kernel), activation, norm=norm),
@@ -213,6 +235,7 @@ def inverted_residual(
     norm: bool = False,
 ) -> nn.Module:
     """1x1 (C -> tC), depthwise, linear 1x1 (tC -> K), with a skip if C = K: MobileNet V2."""
+    _check(kernel, C=C, K=K, expansion=expansion)
     point, R = _point(kernel), expansion * C
     branch = nn.Sequential(
         *_unit(C, R, point, activation, norm=norm),
@@ -232,6 +255,7 @@ def resnet_bottleneck(
     norm: bool = False,
 ) -> nn.Module:
     """Skip around 1x1 (C -> R), spatial (R -> R), 1x1 (R -> C), then an activation: ResNet."""
+    _check(kernel, C=C, R=R, groups=groups)
     point = _point(kernel)
     branch = nn.Sequential(
         *_unit(C, R, point, activation, norm=norm),
@@ -264,6 +288,7 @@ def shufflenet_v1(
     norm: bool = False,
 ) -> nn.Module:
     """Skip around grouped 1x1 (C -> R), shuffle, depthwise, grouped 1x1 (R -> C): ShuffleNet V1."""
+    _check(kernel, C=C, R=R, groups=groups)
     point = _point(kernel)
     branch = nn.Sequential(
         *_unit(C, R, point, activation, norm=norm, groups=groups),
@@ -278,6 +303,7 @@ def shufflenet_v2(
     C: int, kernel: Sequence[int], *, activation: Activation = None, norm: bool = False
 ) -> nn.Module:
     """Half of C passes; 1x1, depthwise, 1x1 on the other half; shuffle."""
+    _check(kernel, C=C)
     if C % 2:
         raise ValueError(f"C={C}: an even number of channels is needed.")
     half, point = C // 2, _point(kernel)
@@ -299,6 +325,7 @@ def fire(
     norm: bool = False,
 ) -> nn.Module:
     """1x1 (C -> squeeze), then K/2 channels of 1x1 and K/2 of spatial convolution: SqueezeNet."""
+    _check(kernel, C=C, K=K, squeeze=squeeze)
     if K % 2:
         raise ValueError(f"K={K}: an even number of channels is needed.")
     point = _point(kernel)
@@ -322,6 +349,7 @@ def convnext(
     ``norm`` is one GroupNorm of one group behind the depthwise convolution, which stands for its
     layer norm.
     """
+    _check(kernel, C=C, expansion=expansion)
     point = _point(kernel)
     depthwise = _unit(C, C, kernel, None, norm=False, groups=C)
     if norm:
