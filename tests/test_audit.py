@@ -3,18 +3,21 @@
 import copy
 import json
 import math
+import random
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import krratio as kr
-from audit_models import Gate, Inverted, Next, Residual, Shuffle, linear_bottleneck
-from krratio.auditing.errors import ForwardError
+from audit_models import Gate, Inverted, Net, Next, Residual, Shuffle, linear_bottleneck
+from krratio.auditing.errors import ForwardError, ModelError
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.walking.kinds import Role, role_of
 from krratio.auditing.walking.walk import walk
@@ -285,6 +288,65 @@ def test_what_a_network_keeps_in_its_containers_stays_real():
     kr.audit(model, (2, 5))
     assert model.cache == {}
     assert model(torch.zeros(1, 2, 5)).shape == (1, 3, 5)
+
+
+def test_what_a_network_keeps_in_plain_objects_stays_real():
+    class Cache:
+        def __init__(self):
+            self.y, self.inner, self.network = None, [{}], None
+
+    def forward(net, x):
+        net.cache.y = net.cache.inner[0]["y"] = net.c(x)
+        net.cache.new = net.notes.last = net.cache.y
+        return net.cache.y
+
+    cache, notes = Cache(), SimpleNamespace()
+    cache.network = cache  # a circle
+    model = Net(forward, c=nn.Conv2d(3, 4, 1), cache=cache, notes=notes)
+    kr.audit(model, (3, 4, 4))
+    assert vars(cache) == {"y": None, "inner": [{}], "network": cache}
+    assert vars(notes) == {}
+    model(torch.zeros(1, 3, 4, 4))
+    assert not cache.new.is_meta
+
+
+def test_random_states_of_python_and_numpy_stay_as_they_were():
+    def forward(net, x):
+        return net.c(x) * random.random() * np.random.rand()  # noqa: NPY002
+
+    def drawn():
+        return random.random(), np.random.rand()  # noqa: NPY002
+
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002
+    expected = drawn()
+    random.setstate(before[0])
+    np.random.set_state(before[1])  # noqa: NPY002
+    kr.audit(Net(forward, c=nn.Conv2d(3, 4, 1)), (3, 4, 4))
+    assert drawn() == expected
+
+
+@pytest.mark.parametrize("given", [None, lambda x: x, nn.ReLU, "resnet50"])
+def test_what_is_no_network_is_refused(given):
+    with pytest.raises(ModelError, match=r"cannot be audited: a torch\.nn\.Module is needed"):
+        kr.audit(given, (3, 4, 4))
+
+
+@pytest.mark.parametrize("size", [2**40, 2**70])
+def test_a_size_beyond_any_tensor_is_refused(size):
+    with pytest.raises(ShapeError, match=rf"\(3, {size}, {size}\): fewer than 2"):
+        kr.audit(nn.Conv2d(3, 4, 1), (3, size, size))
+
+
+def test_names_with_control_characters_control_nothing():
+    model = nn.Sequential()
+    model.add_module("\x1b[31mred\n", nn.Conv2d(3, 4, 3))
+    model.add_module("odd\x07", Net(lambda _, x: torch.fft.fft(x)))
+    found = kr.audit(model, (3, 4, 4), name="\x1b[2J")
+    assert "\x1b" not in found.summary()
+    assert r"\x1b[2J: 112 parameters" in found.summary()
+    assert r"_fft_r2c in 'odd\x07'" in found.summary()
+    with pytest.raises(ForwardError, match=r"module '\\x1b\[31mred\\n'"):
+        kr.audit(model, (5, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,14 @@ class Two(nn.Module):
 
 def broken():
     raise RuntimeError("no luck")
+
+def leaving():
+    raise SystemExit(3)
+
+def red():
+    net = nn.Sequential()
+    net.add_module("\\x1b[31mred", nn.Conv2d(3, 4, 3))
+    return net
 """
 
 
@@ -152,6 +160,10 @@ def test_safetensors_without_their_package_name_it(mine: Path, monkeypatch):
     [
         ("mine:nothing", "3,8,8", "cannot be imported"),
         ("mine:broken", "3,8,8", "no luck"),
+        ("mine:leaving", "3,8,8", "raises when it is called: SystemExit: 3"),
+        ("mine:net", "3,9999999999,9999999999", "(3, 9999999999, 9999999999): fewer than 2**60"),
+        ("mine:net", "long:3,99999999999,99999999999", "99999999999): fewer than 2**60"),
+        ("mine:net", "3,12345678901234567890123", "12345678901234567890123): fewer than 2**60"),
         ("mine", "3,8,8", "MODULE:CALLABLE is needed"),
         ("mine:MINE", "3,8,8", "cannot be imported"),
         ("mine:nn.functional.math.pi", "3,8,8", "is a float"),
@@ -169,6 +181,13 @@ def test_what_a_user_gets_wrong_is_said_in_one_line(mine: Path, capsys, target, 
     assert said in err
     assert out == ""
     assert len(err.strip().splitlines()) == 1
+
+
+def test_names_with_control_characters_are_written_out(mine: Path, capsys):
+    assert cli.main(["audit", "mine:red", "--input", "3,8,8"]) == 0
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert r"\x1b[31mred" in out
 
 
 def test_inputs_have_types_and_names(mine: Path, capsys):

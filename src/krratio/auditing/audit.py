@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from torch import nn
 
+from krratio.auditing.printable import printable
 from krratio.auditing.structure.blocks import Block, blocks, classes
 from krratio.auditing.structure.chains import Chain, chains
 from krratio.auditing.structure.flow import Flow
@@ -119,7 +120,7 @@ class Audit:
             lines.append(f"  {share:6.1%} of them also: {name}")
         for module, operator in self.not_understood:
             lines.append(f"  not understood: {operator} in '{module}'")
-        return "\n".join([*lines, CONVENTIONS])
+        return "\n".join([*map(printable, lines), CONVENTIONS])
 
 
 def audit(
@@ -135,7 +136,7 @@ def audit(
     ----------
     model
         Any module, on any device; ``"meta"`` too. It is run once, on shapes alone, in eval mode,
-        and left as it was.
+        and left as it was; :func:`krratio.auditing.walking.walk.walk` says what cannot be seen.
     input_shape
         Shape of the input without the batch, or one for each of several inputs; a dict gives
         arguments by name, and one inside a list is an argument that is a dict. Where a shape says
@@ -154,8 +155,10 @@ def audit(
     ------
     ForwardError
         The forward raises, or its control flow depends on data; the message holds the module.
+    ModelError
+        It is no module.
     ShapeError
-        An input is neither a tuple of positive integers nor a tensor.
+        An input is neither a tuple of positive integers nor a tensor, or larger than any tensor.
 
     Notes
     -----

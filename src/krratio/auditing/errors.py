@@ -10,4 +10,4 @@ class ForwardError(KrratioError, RuntimeError):
 
 
 class ModelError(KrratioError, ValueError):
-    """What was to be audited cannot be imported, built or loaded."""
+    """What was to be audited is no network, or cannot be imported, built or loaded."""

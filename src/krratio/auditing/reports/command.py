@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from krratio.auditing.audit import Audit, audit, write
 from krratio.auditing.errors import ModelError
+from krratio.auditing.printable import printable
 from krratio.auditing.reports.load import build, load_weights
+from krratio.auditing.walking.inputs import inputs_of
 from krratio.auditing.walking.walk import Progress
 
 __all__ = ["run"]
@@ -86,6 +88,7 @@ def _input(shape: str, text: str) -> tuple[int, ...] | Tensor:
         ) from None
     if dtype is None or min(numbers) < 1:
         return numbers  # the audit says what is wrong with it
+    inputs_of([numbers])
     return torch.empty((1, *numbers), dtype=dtype, device="meta")
 
 
@@ -102,7 +105,7 @@ def _table(found: Audit, sort: str | None) -> str:
         shown[name] = [_whole(value) for value in rows[name]]
     shown["ratio"] = [f"{value:.3g}" for value in rows["ratio"]]
     room = max(12, width - 2 - int(sum(_widths(shown.drop(columns="name")))))
-    shown["name"] = [_shortened(name, room) for name in rows["name"]]
+    shown["name"] = [_shortened(printable(name), room) for name in rows["name"]]
     return str(shown.to_string(index=False, justify="left"))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from krratio.auditing.errors import ModelError
+from krratio.auditing.printable import printable
 from krratio.errors import MissingExtraError
 
 __all__ = ["build", "load_weights"]
@@ -36,7 +37,7 @@ def build(target: str) -> nn.Module:
         found = importlib.import_module(module_name)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{target!r} cannot be imported: {_said(error)}") from error
     if isinstance(found, nn.Module):
         return found
@@ -45,10 +46,10 @@ def build(target: str) -> nn.Module:
     try:
         with torch.device("meta"):
             model = found()
-    except Exception:  # a constructor that reads values: build it with them
+    except (Exception, SystemExit):  # a constructor that reads values: build it with them
         try:
             model = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"{target!r} raises when it is called: {_said(error)}") from error
     if not isinstance(model, nn.Module):
         raise ModelError(
@@ -102,7 +103,7 @@ def _pickled(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read as plain tensors: {_said(error)}") from error
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     """All of a short message on one line, and the beginning of a long one."""
     text = textwrap.shorten(str(error) or "no message", 300, placeholder=" ...")
-    return f"{type(error).__name__}: {text}"
+    return printable(f"{type(error).__name__}: {text}")

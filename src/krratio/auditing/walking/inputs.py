@@ -1,5 +1,6 @@
 """What a network is run on: shapes without the batch, or tensors where a shape says too little."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,13 +23,17 @@ _EXAMPLE = (
 )
 
 
+_LARGEST = 2**60 - 1  # entries, of 8 bytes each
+
+
 def inputs_of(given: Any) -> Inputs:
     """Arguments of a forward, checked: a list by position, a dict by name.
 
     Raises
     ------
     ShapeError
-        Something is neither a tensor, nor a tuple of positive integers, nor a dict of them.
+        Something is neither a tensor, nor a tuple of positive integers, nor a dict of them, or is
+        larger than any tensor.
     """
     if isinstance(given, Mapping):
         return {name: _checked(part, f"input {name!r}") for name, part in given.items()}
@@ -77,6 +82,11 @@ def _checked(part: Any, what: str) -> Input:
     )
     if not whole or not part:
         raise ShapeError(f"{what} {part!r}: {_EXAMPLE}")
+    if math.prod(part) > _LARGEST:
+        raise ShapeError(
+            f"{what} {part!r}: fewer than 2**60 entries are needed, as torch counts them; give "
+            "smaller sizes"
+        )
     return tuple(map(int, part))
 
 

@@ -5,18 +5,22 @@ whatever torch dispatches, also functional calls inside ``forward``. Nothing is 
 weight is allocated or read.
 """
 
-import copy
+import random
+import sys
+import types
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import transformer
 from torch.nn.parameter import is_lazy
 
-from krratio.auditing.errors import ForwardError
+from krratio.auditing.errors import ForwardError, ModelError
+from krratio.auditing.printable import printable
 from krratio.auditing.walking.inputs import Inputs, arguments, described
 from krratio.auditing.walking.operations import Operation, Walk
 from krratio.auditing.walking.recorder import Recorder, WholeLayers, tensors
@@ -26,6 +30,7 @@ __all__ = ["Operation", "Walk", "tensors", "walk"]
 
 Progress = Callable[[int, int], None]
 
+_CODE = (types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.ModuleType)
 _OWN = set(vars(nn.Module()))  # what torch itself keeps in every module, restored elsewhere
 
 
@@ -35,7 +40,10 @@ def walk(model: nn.Module, inputs: Inputs, progress: Progress | None = None) -> 
     Parameters
     ----------
     model
-        Any module. It is left as it was: weights, mode, hooks, buffers and random state.
+        Any module. It is left as it was: weights, mode, hooks, buffers, attributes, what lies in
+        its containers and in objects that it holds, and the random states of torch, Python and
+        numpy. What a forward writes elsewhere cannot be seen: into attributes of classes, globals,
+        files, ``__slots__`` or entries of arrays.
     inputs
         Its arguments, a list by position or a dict by name: shapes without the batch, or tensors.
     progress
@@ -43,29 +51,25 @@ def walk(model: nn.Module, inputs: Inputs, progress: Progress | None = None) -> 
 
     Raises
     ------
+    ModelError
+        It is no module.
     ForwardError
         The forward raises, or asks for values where there are only shapes; the message holds the
         path of the module that was running.
     """
-    if isinstance(model, (torch.jit.ScriptModule, nn.DataParallel)):
-        raise ForwardError(
-            f"a {type(model).__name__} cannot be watched: audit the module that it was made of"
-        )
-    for name, weight in model.named_parameters():
-        if is_lazy(weight):
-            raise ForwardError(f"parameter '{name}' has no shape yet: run the network on an input")
+    _check(model)
     recorder = Recorder(model)
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     dtype = next(floats, torch.get_default_dtype())  # shapes have that of the weights
     args, kwargs = arguments(inputs, dtype)
     for tensor in tensors((args, kwargs)):
         recorder.value(tensor)
-    with preserved(model), _contents_kept(model), _watching(recorder, progress), _no_fast_path():
+    with _random_kept(), preserved(model), _contents_kept(model), _watched(recorder, progress):
         model.eval()
         try:
             with torch.no_grad(), recorder, torch.device("meta"), WholeLayers(recorder):
                 returned = torch.func.functional_call(model, recorder.stand_ins, args, kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _explained(error, recorder, inputs) from error
     numbers = [recorder.known(tensor) for tensor in tensors(returned)]
     found = tuple(number for number in numbers if number is not None)
@@ -78,27 +82,69 @@ def walk(model: nn.Module, inputs: Inputs, progress: Progress | None = None) -> 
     return recorder.walk
 
 
+def _check(model: object) -> None:
+    """Refuse what is no module, what hides its own, and weights without shapes."""
+    if not isinstance(model, nn.Module):
+        call = ", not its class: call that first" if isinstance(model, type) else ""
+        raise ModelError(f"{model!r} cannot be audited: a torch.nn.Module is needed{call}")
+    if isinstance(model, (torch.jit.ScriptModule, nn.DataParallel)):
+        raise ForwardError(
+            f"a {type(model).__name__} cannot be watched: audit the module that it was made of"
+        )
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise ForwardError(f"parameter '{name}' has no shape yet: run the network on an input")
+
+
+@contextmanager
+def _random_kept() -> Iterator[None]:
+    """Put back the random states of Python and of numpy; torch's is put back with the rest."""
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - others may draw from it
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+
+
 @contextmanager
 def _contents_kept(model: nn.Module) -> Iterator[None]:
-    """Put back what dicts, lists, sets and deques in a network held: caches fill in a forward."""
+    """Put back what containers and plain objects in a network held: caches fill in a forward."""
     kept: dict[int, tuple[Any, Any]] = {}
-
-    def keep(value: Any) -> None:
-        if isinstance(value, (dict, list, set, deque)) and id(value) not in kept:
-            kept[id(value)] = value, copy.copy(value)
-            for part in value.values() if isinstance(value, dict) else value:
-                keep(part)
-
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name not in _OWN:
-                keep(value)
+    open_ = [v for m in model.modules() for name, v in vars(m).items() if name not in _OWN]
+    while open_:
+        value = _held(open_.pop())
+        if value is not None and id(value) not in kept:
+            kept[id(value)] = value, (dict if isinstance(value, dict) else list)(value)
+            open_ += value.values() if isinstance(value, dict) else value
     try:
         yield
     finally:
         for value, before in kept.values():
             value.clear()
             (value.extend if isinstance(value, (list, deque)) else value.update)(before)
+
+
+def _held(value: Any) -> Any:
+    """The container that a value is, or the attributes of a plain object; None for all others."""
+    if isinstance(value, (dict, list, set, deque)):
+        return value
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, (nn.Module, Tensor, type, *_CODE)):
+        return None
+    foreign = type(value).__module__.partition(".")[0] in sys.stdlib_module_names
+    if foreign and not isinstance(value, types.SimpleNamespace):  # locks, loggers
+        return None
+    attributes = getattr(value, "__dict__", None)
+    return attributes if isinstance(attributes, dict) else None
+
+
+@contextmanager
+def _watched(recorder: Recorder, progress: Progress | None) -> Iterator[None]:
+    """Whole layers, and which module is running."""
+    with _watching(recorder, progress), _no_fast_path():
+        yield
 
 
 @contextmanager
@@ -152,7 +198,7 @@ def _as_was_said(
     return bool(is_causal)
 
 
-def _explained(error: Exception, recorder: Recorder, inputs: Inputs) -> ForwardError:
+def _explained(error: BaseException, recorder: Recorder, inputs: Inputs) -> ForwardError:
     path, kind = recorder.stack[-1]
     where = f"module '{path}' ({kind})" if path else f"the network itself ({kind})"
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -168,4 +214,4 @@ def _explained(error: Exception, recorder: Recorder, inputs: Inputs) -> ForwardE
             ".numpy()), of which only the shape is known here"
         )
     said = f"{type(error).__name__}: {text} (inputs {described(inputs)})"
-    return ForwardError(f"{where} raised {said}{hint}")
+    return ForwardError(printable(f"{where} raised {said}{hint}"))
