@@ -537,8 +537,14 @@ def expanding(forward, *, padding=0):
             "another number",
         ),
         (lambda m, x: m.read(m.expand(m.first(x)) + m.first(x)[:, :1]), "sum"),
+        (lambda m, x: m.read(torch.addcmul(y := m.expand(m.first(x)), y, y)), "product"),
+        (lambda m, x: m.read(torch.lerp(y := m.expand(m.first(x)), y * 2, y)), "lerp"),
+        (lambda m, x: m.read(m.expand(m.first(x)).div(0.1, rounding_mode="floor")), "div"),
     ],
-    ids=["root of K", "an output that hides it", "activation", "padding with 2", "broadcast"],
+    ids=[
+        *("root of K", "an output that hides it", "activation", "padding with 2", "broadcast"),
+        *("addcmul", "lerp", "rounding"),
+    ],
 )
 def test_what_would_change_the_function_stays_also_with_a_tolerance(forward, reason, tol):
     model = expanding(forward)
@@ -568,7 +574,7 @@ def test_numbers_zeros_and_reshaped_places_do_not_stop_a_fold(forward, padding, 
 def test_a_sum_that_all_readers_see_costs_one_constant_channel():
     model = randomized_offsets(
         Run(
-            lambda m, x: m.read(m.one(x[:, :3]) - 2 * m.two(x[:, 3:])),
+            lambda m, x: m.read(torch.sub(m.one(x[:, :3]), m.two(x[:, 3:]), alpha=2)),
             one=nn.Conv2d(3, 24, 1),
             two=nn.Conv2d(3, 24, 1),
             read=nn.Conv2d(24, 50, 3, padding=1),

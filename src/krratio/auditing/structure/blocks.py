@@ -83,10 +83,11 @@ class Block:
 
     @property
     def saturated(self) -> bool:
-        """Whether the block, made linear, can be every convolution C -> K with its window.
+        """Whether the block, made linear, has as many dimensions as all convolutions C -> K.
 
-        Then there is no compression in it: a dense layer says the same. Chapter 08 derives it of
-        the inverted residual with t = 6.
+        Then there is no compression in it: a dense layer has as many. (Its kernels contain an open
+        set of all kernels; over the reals that need not be every one.) Chapter 08 derives it of the
+        inverted residual with t = 6. A skip around the block is not taken into account.
         """
         entering, l, R = self.reduction, self.spatial.window, self.R
         C = self.spatial.C if entering is None else entering.C
