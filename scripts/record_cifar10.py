@@ -7,7 +7,6 @@ Writes data/results/cifar10-linear.csv and its provenance beside it. Takes some 
 
 import json
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 import krratio as kr
 from krratio.experiments.image_regression import ImageRegression, train_grid
 from krratio.paths import DATA, RUNS
+from krratio.writing import write_text
 
 SETTINGS: dict[str, Any] = {"kernel": 5, "pool": 7, "ridge": 1e-2}
 BOTTLENECKS, RATIOS, COLOURS = (1, 2, 4, 8), (1, 2, 4, 8), 2
@@ -36,7 +36,7 @@ def record() -> tuple[pd.DataFrame, str]:
         for rank in BOTTLENECKS:
             name = f"cifar10-{colours}-{rank}-{STARTS}-{FIT_STARTS}-{SEED}.csv"
             if not (RUNS / name).exists():
-                _write(RUNS / name, _part(problem, rank, colours).to_csv(index=False))
+                write_text(RUNS / name, _part(problem, rank, colours).to_csv(index=False))
             parts.append(pd.read_csv(RUNS / name))
     return pd.concat(parts), training.title
 
@@ -76,20 +76,14 @@ def main() -> None:
     frame, title = record()
     folder = DATA / "results"
     folder.mkdir(exist_ok=True)
-    _write(folder / "cifar10-linear.csv", frame.to_csv(index=False, float_format="%.10g"))
+    write_text(folder / "cifar10-linear.csv", frame.to_csv(index=False, float_format="%.10g"))
     facts = {
         "data": title,
         "settings": SETTINGS | {"starts": STARTS, "fit_starts": FIT_STARTS, "seed": SEED},
         "machine": f"{platform.machine()} CPU, 1 thread",
         "versions": {m.__name__: m.__version__.split("+")[0] for m in (np, scipy, torch, pd)},
     }
-    _write(folder / "cifar10-linear.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    beside = path.with_suffix(path.suffix + ".tmp")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+    write_text(folder / "cifar10-linear.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":

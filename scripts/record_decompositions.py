@@ -18,10 +18,10 @@ import pandas as pd
 import torch
 
 import krratio as kr
-from krratio.auditing.audit import write
 from krratio.experiments.classifying import Images
 from krratio.paths import DATA, RUNS
 from krratio.rewriting.trial import Trial
+from krratio.writing import write_text
 
 CHANNELS, IMAGES, SEEDS = (16, 32, 64, 64), 30_000, (0, 1, 2, 3, 4)
 
@@ -34,7 +34,7 @@ def part(seed: int) -> pd.DataFrame:
         training, test = (kr.datasets.load("fashion-mnist", split) for split in ("train", "test"))
         train = Images.of(training, count=IMAGES)
         rows = Trial(CHANNELS, seed=seed).run(train, Images.of(test, like=training))
-        write(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        write_text(path, rows.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         print(f"seed {seed} is finished", flush=True)
     return pd.read_csv(path)
 
@@ -48,7 +48,7 @@ def main() -> None:
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         frame = pd.concat(pool.map(part, SEEDS), ignore_index=True)
     text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    write(DATA / "results/decomposed-classifiers.csv", text)
+    write_text(DATA / "results/decomposed-classifiers.csv", text)
     facts = {
         "data": f"Fashion-MNIST, first {IMAGES:,} training images, all test images",
         "trial": {k: v for k, v in asdict(Trial(CHANNELS)).items() if k != "seed"},
@@ -57,7 +57,7 @@ def main() -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
-    write(DATA / "results/decomposed-classifiers.json", json.dumps(facts, indent=1) + "\n")
+    write_text(DATA / "results/decomposed-classifiers.json", json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,9 +37,10 @@ import torch
 from torch import nn
 
 import krratio as kr
-from krratio.auditing.audit import Audit, write
+from krratio.auditing.audit import Audit
 from krratio.auditing.structure.blocks import CLASSES
 from krratio.paths import DATA
+from krratio.writing import write_text
 
 # Year of the first publication, module of pytorchcv.models, constructor.
 ZOO = """
@@ -238,7 +239,7 @@ def _write(rows: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> pd.DataF
     frame = pd.DataFrame(rows)
     for name, table in (("audit-zoo", frame), ("audit-zoo-blocks", pd.DataFrame(blocks))):
         text = table.to_csv(index=False, lineterminator="\n")
-        write(DATA / f"results/{name}.csv", text)
+        write_text(DATA / f"results/{name}.csv", text)
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -247,7 +248,7 @@ def _write(rows: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> pd.DataF
         "fvcore": "0.1.5.post20221221",
         "threads": torch.get_num_threads(),
     }
-    write(DATA / "results/audit-zoo.json", json.dumps(versions, indent=1) + "\n")
+    write_text(DATA / "results/audit-zoo.json", json.dumps(versions, indent=1) + "\n")
     return frame
 
 

@@ -93,7 +93,7 @@ def linear_bottleneck(R: int = 4, K: int = 16) -> nn.Sequential:
 
 
 class Net(nn.Module):
-    """Parts by name, and a forward that is a function of the network and its input."""
+    """Parts by name, and a forward that is a function of the network and its inputs."""
 
     def __init__(self, function, **parts) -> None:
         super().__init__()
@@ -101,5 +101,5 @@ class Net(nn.Module):
             setattr(self, name, part)
         self.function = function
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.function(self, *inputs)
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Tensor:
+        return self.function(self, *inputs, **named)

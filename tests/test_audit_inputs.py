@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import krratio as kr
-from krratio.auditing.audit import shapes_of
 from krratio.auditing.errors import ForwardError
+from krratio.auditing.walking.inputs import shapes_of
 from krratio.auditing.walking.walk import walk
 from krratio.errors import ShapeError
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import krratio as kr
-from audit_models import Inverted, Residual
+from audit_models import Inverted, Net, Residual
 from krratio.errors import NonFiniteError
 from krratio.rewriting.errors import FoldError
 from random_networks import networks
@@ -494,23 +494,10 @@ def test_random_networks_stay_the_same_function_and_never_grow(drawn):
     assert after.macs <= before.macs
 
 
-class Run(nn.Module):
-    """A module whose forward is the given function of itself and its inputs."""
-
-    def __init__(self, forward, **parts):
-        super().__init__()
-        self._run = forward
-        for name, part in parts.items():
-            setattr(self, name, part)
-
-    def forward(self, *args, **kwargs):
-        return self._run(self, *args, **kwargs)
-
-
 def expanding(forward, *, padding=0):
     """3 -> 4 channels, expanded to 16, read by a 3x3 convolution, with ``forward`` around."""
     return randomized_offsets(
-        Run(
+        Net(
             forward,
             first=nn.Conv2d(3, 4, 3, padding=1),
             expand=nn.Conv2d(4, 16, 1),
@@ -573,7 +560,7 @@ def test_numbers_zeros_and_reshaped_places_do_not_stop_a_fold(forward, padding, 
 
 def test_a_sum_that_all_readers_see_costs_one_constant_channel():
     model = randomized_offsets(
-        Run(
+        Net(
             lambda m, x: m.read(torch.sub(m.one(x[:, :3]), m.two(x[:, 3:]), alpha=2)),
             one=nn.Conv2d(3, 24, 1),
             two=nn.Conv2d(3, 24, 1),
@@ -605,7 +592,7 @@ def test_weights_that_would_overflow_stay():
 
 
 def test_tensors_and_names_are_inputs_too():
-    model = Run(
+    model = Net(
         lambda m, tokens, scale: m.second(m.first(m.table(tokens).mean(1))) * scale,
         table=nn.Embedding(7, 3),
         first=nn.Linear(3, 20),
@@ -625,7 +612,7 @@ CALLS = itertools.count()
     ("model", "error", "message"),
     [
         (None, FoldError, "a NoneType; a torch module is needed"),
-        (Run(lambda m, x: m.a(x) * next(CALLS), a=nn.Conv1d(2, 2, 1)), FoldError, "second time"),
+        (Net(lambda m, x: m.a(x) * next(CALLS), a=nn.Conv1d(2, 2, 1)), FoldError, "second time"),
         (nn.Conv1d(2, 2, 1), NonFiniteError, "weight 'weight' holds NaN"),
     ],
     ids=["nothing", "random", "NaN"],

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import krratio as kr
+from audit_models import Net
 from krratio.errors import NonFiniteError, ShapeError, UnsupportedModuleError
 from krratio.networks.graph import INPUT
 from krratio.networks.layers import KINDS, AveragePool, Conv, Linear, Placement, Reindex, Sum
@@ -13,17 +14,8 @@ from krratio.networks.trace import trace
 from krratio.theory.adjoint import ADJOINT, FORWARD, pull_back, run
 
 
-class Body(nn.Module):
+class Body(Net):
     """A module whose forward is the given function of itself and x."""
-
-    def __init__(self, forward, **modules):
-        super().__init__()
-        self._run = forward
-        for name, module in modules.items():
-            setattr(self, name, module)
-
-    def forward(self, x):
-        return self._run(self, x)
 
 
 @pytest.mark.parametrize("table", [FORWARD, ADJOINT], ids=["FORWARD", "ADJOINT"])

@@ -1,7 +1,7 @@
 """One look for every figure, and the one way to save one: picture, print version and numbers."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from pandas.api import types
 from krratio import paths
 from krratio.errors import FigureError
 from krratio.figure_ids import is_figure_id
+from krratio.writing import write_whole
 
 __all__ = [
     "DIVERGING",
@@ -236,9 +237,9 @@ def save(figure: Figure, figure_id: str, frame: pd.DataFrame) -> SavedFigure:
     folder = figures_folder()
     folder.mkdir(parents=True, exist_ok=True)
     saved = SavedFigure(*(folder / f"{figure_id}.{kind}" for kind in ("svg", "png", "csv")))
-    _replace(saved.svg, lambda to: _picture(figure, to, {"Date": None, "Creator": None}))
-    _replace(saved.png, lambda to: _picture(figure, to, {"Software": None}))
-    _replace(saved.csv, lambda to: _table(frame, to))
+    write_whole(saved.svg, lambda to: _picture(figure, to, {"Date": None, "Creator": None}))
+    write_whole(saved.png, lambda to: _picture(figure, to, {"Software": None}))
+    write_whole(saved.csv, lambda to: _table(frame, to))
     return saved
 
 
@@ -251,16 +252,6 @@ def _picture(figure: Figure, to: Path, metadata: dict[str, None]) -> None:
 
 def _table(frame: pd.DataFrame, to: Path) -> None:
     frame.to_csv(to, index=False, float_format=FLOAT_FORMAT, lineterminator="\n", encoding="utf-8")
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    """Write beside `path` and move over it, so that a full disk leaves no half file."""
-    beside = path.with_name(f"{path.stem}.{os.getpid()}{path.suffix}.tmp")
-    try:
-        write(beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _check_tidy(figure_id: str, frame: pd.DataFrame) -> None:

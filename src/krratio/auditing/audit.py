@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,15 @@ from krratio.auditing.structure.chains import Chain, chains
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.structure.layers import MixingLayer, parameters_of
 from krratio.auditing.structure.recurrent import RecurrentLayer, recurrent_layers
-from krratio.auditing.walking.inputs import Input, inputs_of, shapes_of
+from krratio.auditing.walking.inputs import Input, inputs_of
 from krratio.auditing.walking.kinds import Role, role_of
 from krratio.auditing.walking.walk import Progress, walk
+from krratio.writing import write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["CONVENTIONS", "Audit", "audit", "shapes_of", "write"]
+__all__ = ["CONVENTIONS", "Audit", "audit"]
 
 CONVENTIONS = (
     "A MAC is one multiply-add with a weight, for one input (a tensor that was given counts with "
@@ -95,7 +95,7 @@ class Audit:
         """Write one self-contained page: totals, a picture of channels, sortable tables."""
         from krratio.auditing.reports.html import html  # which needs this class
 
-        write(path, html(self))
+        write_text(path, html(self))
 
     def plot(self, axis: "Axes | None" = None) -> "Axes":
         """Draw K against R of all blocks, coloured by class, with lines of equal K/R."""
@@ -306,16 +306,3 @@ def _common(flow: Flow, parts: Sequence[MixingLayer]) -> str:
 
 def _jsonable(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def write(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all, with the permissions of any new file."""
-    to = Path(path)
-    beside = to.with_name(f".{to.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        beside.replace(to)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(to)) from error
-    finally:
-        beside.unlink(missing_ok=True)

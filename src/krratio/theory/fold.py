@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from krratio.errors import ShapeError, UnsupportedModuleError
 
-__all__ = ["fold_expansion"]
+__all__ = ["IN_RANGE", "Conv", "fold_expansion", "layer_like", "offset_of", "sees_padding"]
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-_IN_RANGE = 1e-12
+IN_RANGE = 1e-12
 """An offset is in the range of the expansion if this fraction of it, at most, lies outside."""
 
 
@@ -61,19 +61,19 @@ def fold_expansion(expansion: nn.Module, following: nn.Module) -> tuple[nn.Modul
             f"the expansion puts out {channels} channels of {rank}: it already is narrower than "
             "its input, so nothing can be folded"
         )
-    offset = _bias(conv, channels)
+    offset = offset_of(conv)
     shift = torch.linalg.pinv(wide) @ offset
-    frame, inner, outer = torch.eye(rank, dtype=torch.float64), shift, _bias(reader, len(rows))
-    if float((wide @ shift - offset).norm()) > _IN_RANGE * float(offset.norm()):
+    frame, inner, outer = torch.eye(rank, dtype=torch.float64), shift, offset_of(reader)
+    if float((wide @ shift - offset).norm()) > IN_RANGE * float(offset.norm()):
         inner = torch.zeros(rank, dtype=torch.float64)
-        if _sees_padding(reader):
+        if sees_padding(reader):
             frame = torch.eye(rank + 1, rank, dtype=torch.float64)
             inner = torch.eye(rank + 1, dtype=torch.float64)[rank]
             wide = torch.cat([wide, offset[:, None]], 1)
         else:
             outer = outer + torch.einsum("mkl,k->m", rows, offset)
     folded = torch.einsum("mkl,kr->mrl", rows, wide)
-    return _narrow(conv, frame, inner), _folded(reader, folded, outer)
+    return layer_like(conv, frame[..., None], inner), layer_like(reader, folded, outer)
 
 
 def _pointwise(layer: nn.Module) -> Conv:
@@ -104,8 +104,9 @@ def _zero_padded(layer: Conv) -> None:
         )
 
 
-def _sees_padding(reader: Conv | nn.Linear) -> bool:
-    if isinstance(reader, nn.Linear):
+def sees_padding(reader: nn.Module) -> bool:
+    """Whether a layer pads what it reads with zeros."""
+    if not isinstance(reader, Conv):
         return False
     if isinstance(reader.padding, str):
         return reader.padding == "same" and max(reader.kernel_size) > 1
@@ -125,45 +126,44 @@ def _by_channel(reader: Conv | nn.Linear, channels: int) -> Float[Tensor, "M K l
     return weight.reshape(len(weight), channels, -1)
 
 
-def _bias(layer: Conv | nn.Linear, size: int) -> Float[Tensor, " size"]:
+def offset_of(layer: Conv | nn.Linear) -> Float[Tensor, " m"]:
+    """Bias of a layer, in float64; zeros where it has none."""
     if layer.bias is None:
-        return torch.zeros(size, dtype=torch.float64)
+        return torch.zeros(len(layer.weight), dtype=torch.float64)
     return layer.bias.detach().to(torch.float64)
 
 
-def _narrow(conv: Conv, frame: Float[Tensor, "Q R"], offset: Float[Tensor, " Q"]) -> nn.Module:
-    weight = frame.reshape(*frame.shape, *[1] * len(conv.kernel_size))
-    return _conv(conv, weight, offset)
-
-
-def _folded(
-    reader: Conv | nn.Linear, rows: Float[Tensor, "M Q l"], offset: Float[Tensor, " M"]
+def layer_like(
+    layer: nn.Module, weight: Float[Tensor, "m C l"], offset: Float[Tensor, " m"]
 ) -> Conv | nn.Linear:
-    if not isinstance(reader, nn.Linear):
-        return _conv(reader, rows.reshape(*rows.shape[:2], *reader.kernel_size), offset)
-    weight = rows.flatten(1)
+    """A layer of the same geometry with other weights, float64; without a bias where it is zero.
+
+    Parameters
+    ----------
+    layer
+        A convolution without groups, or a linear layer.
+    weight
+        Entry [m, c, a] multiplies channel c at place a of the window (of a linear layer: of the
+        places flattened with the channel).
+    offset
+        The bias.
+    """
     biased = bool((offset != 0).any())
-    linear = nn.Linear(weight.shape[1], len(weight), bias=biased, dtype=torch.float64)
-    _set(linear, weight, offset)
-    return linear
-
-
-def _conv(like: Conv, weight: Tensor, offset: Tensor) -> Conv:
-    """Return a convolution of the geometry of ``like``; without a bias where it is zero."""
-    made: Conv = type(like)(
-        weight.shape[1],
-        weight.shape[0],
-        like.kernel_size,  # type: ignore[arg-type]  # one size per mode of its own kind
-        stride=like.stride,  # type: ignore[arg-type]
-        padding=like.padding,  # type: ignore[arg-type]
-        dilation=like.dilation,  # type: ignore[arg-type]
-        bias=bool((offset != 0).any()),
-        dtype=torch.float64,
-    )
-    _set(made, weight, offset)
+    made: Conv | nn.Linear
+    if isinstance(layer, Conv):
+        weight = weight.reshape(*weight.shape[:2], *layer.kernel_size)
+        made = type(layer)(
+            weight.shape[1],
+            weight.shape[0],
+            layer.kernel_size,  # type: ignore[arg-type]  # one size per mode of its own kind
+            stride=layer.stride,  # type: ignore[arg-type]
+            padding=layer.padding,  # type: ignore[arg-type]
+            dilation=layer.dilation,  # type: ignore[arg-type]
+            bias=biased,
+            dtype=torch.float64,
+        )
+    else:
+        weight = weight.flatten(1)
+        made = nn.Linear(weight.shape[1], len(weight), bias=biased, dtype=torch.float64)
+    made.load_state_dict({"weight": weight} | ({"bias": offset} if biased else {}))
     return made
-
-
-def _set(layer: nn.Module, weight: Tensor, offset: Tensor) -> None:
-    values = {"weight": weight, "bias": offset}
-    layer.load_state_dict({name: values[name] for name, _ in layer.named_parameters()})

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Polygon, Rectangle
 from torch import nn
 
-from krratio.auditing.audit import shapes_of
 from krratio.auditing.designs.sketch import Glyph, glyphs, lanes, lines
 from krratio.auditing.structure.flow import Flow
+from krratio.auditing.walking.inputs import shapes_of
 from krratio.auditing.walking.walk import walk
 from krratio.errors import FigureError
 from krratio.plotting import PALETTE, WIDTHS, new_figure
@@ -58,28 +58,18 @@ def channel_diagram(
     ForwardError
         As :func:`krratio.audit`.
     """
-    found = _glyphs(model, input_shape)
     axis = plt.figure(figsize=(3.5, 1.6), layout="constrained").gca() if axis is None else axis
-    lane, x = lanes(found), _places(found)
-    most = max(max((*glyph.widths, glyph.channels)) for glyph in found)
-    height = {n: _LEAST + _MORE * n / most for g in found for n in (*g.widths, g.channels)}
-    for i, glyph in enumerate(found):
-        for source, width in zip(glyph.sources, glyph.widths, strict=True):
-            _line(axis, found, lane, x, (source, i), width)
-        _glyph(axis, glyph, (x[i], lane[i] * _LANE), height)
-    end = x[-1] + _half(found[-1])
-    axis.plot([end, end + _GAP], [lane[-1] * _LANE] * 2, color=_LINE, linewidth=1, zorder=0)
-    _count(axis, end + 0.05, lane[-1] * _LANE, found[-1].channels)
-    left, right, low, top = _box(found)
+    picture = _Picture(_glyphs(model, input_shape))
+    picture.draw(axis)
+    left, right, low, top = picture.box
     axis.set(xlim=(left, right), ylim=(low, top))
-    axis.set_aspect("equal")
-    axis.axis("off")
     return axis
 
 
 def channel_figure(blocks: Mapping[str, tuple[nn.Module, Shape]]) -> Figure:
     """Draw several blocks under their titles, two in a row, all on one scale."""
-    boxes = [_box(_glyphs(*block)) for block in blocks.values()]
+    pictures = [_Picture(_glyphs(*block)) for block in blocks.values()]
+    boxes = [picture.box for picture in pictures]
     wide = max(right - left for left, right, _, _ in boxes)
     rows = [boxes[i : i + 2] for i in range(0, len(boxes), 2)]
     high = [max(top - low for _, _, low, top in row) for row in rows]
@@ -94,9 +84,9 @@ def channel_figure(blocks: Mapping[str, tuple[nn.Module, Shape]]) -> Figure:
     )
     for axis in axes.flat[len(blocks) :]:
         axis.axis("off")
-    for i, (title, (model, shape)) in enumerate(blocks.items()):
+    for i, (title, picture) in enumerate(zip(blocks, pictures, strict=True)):
         axis, (left, right, low, _) = axes.flat[i], boxes[i]
-        channel_diagram(model, shape, axis)
+        picture.draw(axis)
         middle = (left + right) / 2
         limits = (middle - wide / 2, middle + wide / 2)
         axis.set(title=title, xlim=limits, ylim=(low, low + high[i // 2]), anchor="S")
@@ -116,12 +106,34 @@ def _glyphs(model: nn.Module, input_shape: Shape | Sequence[Shape]) -> list[Glyp
     return found
 
 
-def _box(found: list[Glyph]) -> tuple[float, float, float, float]:
-    """Left, right, lower and upper end of a picture."""
-    lane, x = lanes(found), _places(found)
-    over = _OVER + 0.35 if _skips(found, lane) else 0.65
-    low = -1.25 if any(glyph.groups > 1 for glyph in found) else -0.95
-    return x[0] - 0.1, x[-1] + _half(found[-1]) + 0.75, low, max(lane) * _LANE + over
+class _Picture:
+    """Glyphs with their places: lanes, and positions along the way."""
+
+    def __init__(self, found: list[Glyph]) -> None:
+        self.found, self.lane, self.x = found, lanes(found), _places(found)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Left, right, lower and upper end."""
+        found, lane, x = self.found, self.lane, self.x
+        over = _OVER + 0.35 if _skips(found, lane) else 0.65
+        low = -1.25 if any(glyph.groups > 1 for glyph in found) else -0.95
+        return x[0] - 0.1, x[-1] + _half(found[-1]) + 0.75, low, max(lane) * _LANE + over
+
+    def draw(self, axis: Axes) -> None:
+        """Everything but the limits of the axis."""
+        found, lane, x = self.found, self.lane, self.x
+        most = max(max((*glyph.widths, glyph.channels)) for glyph in found)
+        height = {n: _LEAST + _MORE * n / most for g in found for n in (*g.widths, g.channels)}
+        for i, glyph in enumerate(found):
+            for source, width in zip(glyph.sources, glyph.widths, strict=True):
+                _line(axis, found, lane, x, (source, i), width)
+            _glyph(axis, glyph, (x[i], lane[i] * _LANE), height)
+        end = x[-1] + _half(found[-1])
+        axis.plot([end, end + _GAP], [lane[-1] * _LANE] * 2, color=_LINE, linewidth=1, zorder=0)
+        _count(axis, end + 0.05, lane[-1] * _LANE, found[-1].channels)
+        axis.set_aspect("equal")
+        axis.axis("off")
 
 
 def _half(glyph: Glyph) -> float:

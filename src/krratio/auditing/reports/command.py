@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from krratio.auditing.audit import Audit, audit, write
+from krratio.auditing.audit import Audit, audit
 from krratio.auditing.errors import ModelError
 from krratio.auditing.printable import printable
 from krratio.auditing.reports.load import build, load_weights
 from krratio.auditing.walking.inputs import inputs_of
 from krratio.auditing.walking.walk import Progress
+from krratio.writing import write_text
 
 __all__ = ["run"]
 
@@ -43,9 +44,9 @@ def run(options: argparse.Namespace) -> str:
     if options.html is not None:
         found.to_html(options.html)
     if options.json is not None:
-        write(options.json, found.to_json() + "\n")
+        write_text(options.json, found.to_json() + "\n")
     if options.csv is not None:
-        write(options.csv, found.to_frame().to_csv(index=False, lineterminator="\n"))
+        write_text(options.csv, found.to_frame().to_csv(index=False, lineterminator="\n"))
     return f"{_table(found, options.sort)}\n\n{found.summary()}"
 
 

@@ -230,29 +230,21 @@ class Flow:
             return False
         return role in _LINEAR or role is Role.ADD or (role is Role.MULTIPLY and not self.joins(i))
 
-    def flattened(self, i: int) -> int:
-        """Places that a reshape to one axis gives each channel; 1 for everything else."""
-        operation = self._operation(i)
-        before = self.walk.shapes[operation.inputs[0]]
-        after = self.walk.shapes[operation.outputs[0]]
-        flat = role_of(operation.name) is Role.MOVE and len(before) > 2 and len(after) == 2
-        flat &= after[:1] == before[:1]  # not images and channels in one
-        return after[1] // before[1] if flat and after[1] % before[1] == 0 else 1
-
     def next_width(self, value: int) -> int:
         """Weights per channel of the layers next on the way, whatever lies between."""
         seen: set[int] = set()
-        open_, width, weights = [(value, 1)], 0, set()
+        open_, width, weights = [(value, 1, self.layout(value))], 0, set()
         while open_:
-            here, places = open_.pop()
+            here, places, layout = open_.pop()
             for i in self.readers[here]:
                 if i in seen:
                     continue
                 seen.add(i)
                 layer = self.at.get(i)
                 if layer is None:
-                    spread = places * self.flattened(i)
-                    open_ += [(output, spread) for output in self._operation(i).outputs]
+                    for output in self._operation(i).outputs:
+                        next_ = self.layout_after(i, here, output, layout)
+                        open_.append((output, places * self.spread(layout, next_), next_))
                 elif layer.weight not in weights:
                     weights.add(layer.weight)
                     width += places * (layer.entries // layer.C)

@@ -1,7 +1,7 @@
 """What a network is run on: shapes without the batch, or tensors where a shape says too little."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from krratio.errors import ShapeError
 
-__all__ = ["Input", "Inputs", "arguments", "described", "inputs_of", "shapes_of"]
+__all__ = ["Input", "Inputs", "arguments", "described", "inputs_of", "on_meta", "shapes_of"]
 
 Shape = tuple[int, ...]
 Input = Shape | Tensor | Mapping[str, Any]
@@ -58,11 +58,24 @@ def shapes_of(input_shape: Shape | Sequence[Shape]) -> list[Shape]:
     return shapes
 
 
-def arguments(inputs: Inputs, dtype: torch.dtype) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments on ``device="meta"``, shapes with a batch of one."""
+def arguments(
+    inputs: Inputs, make: Callable[[Shape | Tensor], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments, each shape and tensor replaced by what is made of it."""
     if isinstance(inputs, Mapping):
-        return (), {name: _made(part, dtype) for name, part in inputs.items()}
-    return tuple(_made(part, dtype) for part in inputs), {}
+        return (), {name: _made(part, make) for name, part in inputs.items()}
+    return tuple(_made(part, make) for part in inputs), {}
+
+
+def on_meta(dtype: torch.dtype) -> Callable[[Shape | Tensor], Tensor]:
+    """Make empty tensors on ``device="meta"``, of shapes with a batch of one and this dtype."""
+
+    def make(part: Shape | Tensor) -> Tensor:
+        if isinstance(part, Tensor):
+            return torch.empty_like(part, device="meta", requires_grad=False)
+        return torch.empty((1, *part), dtype=dtype, device="meta")
+
+    return make
 
 
 def described(inputs: Inputs) -> str:
@@ -90,12 +103,10 @@ def _checked(part: Any, what: str) -> Input:
     return tuple(map(int, part))
 
 
-def _made(part: Input, dtype: torch.dtype) -> Any:
-    if isinstance(part, Tensor):
-        return torch.empty_like(part, device="meta", requires_grad=False)
+def _made(part: Input, make: Callable[[Shape | Tensor], Any]) -> Any:
     if isinstance(part, Mapping):
-        return {name: _made(value, dtype) for name, value in part.items()}
-    return torch.empty((1, *part), dtype=dtype, device="meta")
+        return {name: _made(value, make) for name, value in part.items()}
+    return make(part)
 
 
 def _said(part: Any) -> str:

@@ -21,12 +21,12 @@ from torch.nn.parameter import is_lazy
 
 from krratio.auditing.errors import ForwardError, ModelError
 from krratio.auditing.printable import printable
-from krratio.auditing.walking.inputs import Inputs, arguments, described
-from krratio.auditing.walking.operations import Operation, Walk
+from krratio.auditing.walking.inputs import Inputs, arguments, described, on_meta
+from krratio.auditing.walking.operations import Walk
 from krratio.auditing.walking.recorder import Recorder, WholeLayers, tensors
 from krratio.networks.preserve import preserved
 
-__all__ = ["Operation", "Walk", "tensors", "walk"]
+__all__ = ["Progress", "walk"]
 
 Progress = Callable[[int, int], None]
 
@@ -61,10 +61,16 @@ def walk(model: nn.Module, inputs: Inputs, progress: Progress | None = None) -> 
     recorder = Recorder(model)
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     dtype = next(floats, torch.get_default_dtype())  # shapes have that of the weights
-    args, kwargs = arguments(inputs, dtype)
+    args, kwargs = arguments(inputs, on_meta(dtype))
     for tensor in tensors((args, kwargs)):
         recorder.value(tensor)
-    with _random_kept(), preserved(model), _contents_kept(model), _watched(recorder, progress):
+    with (
+        _random_kept(),
+        preserved(model),
+        _contents_kept(model),
+        _watching(recorder, progress),
+        _no_fast_path(),
+    ):
         model.eval()
         try:
             with torch.no_grad(), recorder, torch.device("meta"), WholeLayers(recorder):
@@ -138,13 +144,6 @@ def _held(value: Any) -> Any:
         return None
     attributes = getattr(value, "__dict__", None)
     return attributes if isinstance(attributes, dict) else None
-
-
-@contextmanager
-def _watched(recorder: Recorder, progress: Progress | None) -> Iterator[None]:
-    """Whole layers, and which module is running."""
-    with _watching(recorder, progress), _no_fast_path():
-        yield
 
 
 @contextmanager

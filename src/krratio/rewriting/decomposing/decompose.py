@@ -14,8 +14,9 @@ from krratio.rewriting.decomposing.formats import FORMATS, Approximation, Format
 from krratio.rewriting.decomposing.layers import convolutions, obstacle, require_values, tied
 from krratio.rewriting.decomposing.parts import as_stored, composed
 from krratio.rewriting.decomposing.ranks import Ranks, Request, along_ray, coupled, requested
-from krratio.rewriting.decomposing.replacements import Conv, replacement
+from krratio.rewriting.decomposing.replacements import replacement
 from krratio.rewriting.errors import DecomposeError
+from krratio.theory.fold import Conv
 
 __all__ = ["DEGENERATE", "DecomposeResult", "decompose"]
 

@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from krratio.rewriting.decomposing.parts import Part
+from krratio.theory.fold import Conv
 
-__all__ = ["Conv", "replacement"]
-
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+__all__ = ["replacement"]
 
 
 def replacement(conv: Conv, parts: tuple[Part, ...]) -> nn.Sequential:

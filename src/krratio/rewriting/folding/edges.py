@@ -13,7 +13,7 @@ from torch import nn
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.structure.layers import MixingLayer
 from krratio.auditing.walking.kinds import Role, role_of
-from krratio.auditing.walking.walk import Operation
+from krratio.auditing.walking.operations import Operation
 from krratio.rewriting.folding.plain import RefusalError, check_named_once, check_plain, module_at
 
 __all__ = ["Edge", "edge_behind"]

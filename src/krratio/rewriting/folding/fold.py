@@ -2,8 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.walking.inputs import Input, Inputs, inputs_of
+from krratio.auditing.walking.operations import Walk
 from krratio.auditing.walking.walk import walk
 from krratio.errors import NonFiniteError
 from krratio.rewriting.errors import FoldError
@@ -160,46 +160,41 @@ class _Folding:
             if not all(p.to(self.dtype).isfinite().all() for p in module.parameters()):
                 raise RefusalError(f"its folded weights overflow {self.dtype}")
         if self.tol is not None:  # that nothing but the cut changes the function
-            with self._with(narrowed(edge, self.model, None, smaller=False).modules):
-                self._check(edge)
-        with self._with(found.modules) as kept:
-            outputs = self._check(edge, cut=self.tol is not None)
-            kept += found.modules
-        self.outputs, self.walk = outputs, walk(self.model, self.inputs)
+            self._tried(edge, narrowed(edge, self.model, None, smaller=False).modules)
+        self.walk, self.outputs = self._tried(edge, found.modules, cut=self.tol is not None)
+        self._put(found.modules)
         self.changed |= dict.fromkeys(found.modules)
         return found
 
-    @contextmanager
-    def _with(self, modules: dict[str, nn.Module]) -> Iterator[list[str]]:
-        """Other modules for a while; those stay whose names are put in the list."""
-        kept: list[str] = []
+    def _put(self, modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+        """Put other modules in, and return those that were there."""
         old = {name: self.model.get_submodule(name) for name in modules}
         for name, module in modules.items():
-            for parameter in module.parameters():
-                parameter.requires_grad_(any(q.requires_grad for q in old[name].parameters()))
-            self.model.set_submodule(name, module.eval())
-        try:
-            yield kept
-        finally:
-            for name, module in old.items():
-                if name not in kept:
-                    self.model.set_submodule(name, module)
+            trained = any(q.requires_grad for q in old[name].parameters())
+            self.model.set_submodule(name, module.requires_grad_(trained).eval())
+        return old
 
-    def _check(self, edge: Edge, *, cut: bool = False) -> list[Tensor]:
-        """Outputs of the network as it is now, if it is the function that it was."""
-        outputs: list[Tensor] = []
+    def _tried(
+        self, edge: Edge, modules: dict[str, nn.Module], *, cut: bool = False
+    ) -> tuple[Walk, list[Tensor]]:
+        """Walk and outputs with other modules, for a while, if that is the function that it was."""
+        old = self._put(modules)
         try:
-            problem = other_constants(self.walk, walk(self.model, self.inputs))
+            after = walk(self.model, self.inputs)
             outputs = self.trials.outputs(self.model)
+            problem = other_constants(self.walk, after)
+            apart = math.inf if problem else difference(self.outputs, outputs)
         except Exception as error:
             problem = f"the network fails with fewer channels: {str(error).splitlines()[0]}"
-        apart = math.inf if problem else difference(self.outputs, outputs)
+        finally:
+            for name, module in old.items():
+                self.model.set_submodule(name, module)
         if not problem and not cut and apart > _SAME:
             problem = f"the network with fewer channels differs by {apart:.1e}"
         if problem:
             self.wrong |= dict.fromkeys(edge.producers, problem)
             raise RefusalError(problem)
-        return outputs
+        return after, outputs
 
     def _note(self, edge: Edge, found: Narrowed) -> None:
         """Write a fold down; what was saved stands with the first producer."""

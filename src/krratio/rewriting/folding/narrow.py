@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from krratio.experiments.decompositions import thin_svd
+from krratio.networks.layers import BatchNorm
 from krratio.rewriting.folding.edges import Edge
-from krratio.rewriting.folding.plain import Conv, RefusalError
+from krratio.rewriting.folding.plain import RefusalError
+from krratio.theory.fold import IN_RANGE, Conv, layer_like, offset_of, sees_padding
 
 __all__ = ["Narrowed", "narrowed"]
-
-_IN_RANGE = 1e-12
-"""An offset lies in a span if this fraction of it, at most, lies outside."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def narrowed(edge: Edge, model: nn.Module, tol: float | None, *, smaller: bool =
     if smaller and min(len(rows), span.shape[1]) >= edge.K:
         raise RefusalError(f"its {edge.K} channels are no more than what can pass")
     if len(rows) < span.shape[1]:  # fewer combinations are read than are written
-        take, error = torch.linalg.svd(rows, full_matrices=False)[2], 0.0
+        take, error = thin_svd(rows)[2], 0.0
     else:
         take = span.T
         _move_offsets(edge, weights, span)
@@ -89,7 +89,9 @@ def narrowed(edge: Edge, model: nn.Module, tol: float | None, *, smaller: bool =
         whole = weights[name].weight
         new = torch.einsum("mkl,kr->mrl", whole[:, part], embed)
         weights[name].weight = torch.cat([whole[:, : part.start], new, whole[:, part.stop :]], 1)
-    modules: dict[str, nn.Module] = {name: _like(old[name], weights[name]) for name in names}
+    modules: dict[str, nn.Module] = {
+        name: layer_like(old[name], weights[name].weight, weights[name].offset) for name in names
+    }
     modules |= {norm: nn.Identity() for norm in edge.norms.values()}
     before = [*old.values(), *norms.values()]
     saved = sum(_size(module) for module in before) - sum(map(_size, modules.values()))
@@ -104,16 +106,15 @@ def _read(layer: nn.Module, edge: Edge, name: str, norm: nn.Module | None) -> _W
     weight = layer.weight.detach()
     channels = edge.totals.get(name, weight.shape[1])
     weight = weight.reshape(len(weight), channels, -1)
-    offset = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    offset = offset_of(layer)
     if norm is None:
         return _Weights(weight, offset)
     assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
     if norm.running_mean is None or norm.running_var is None:
         raise RefusalError("a norm without running statistics follows")
-    scale = (norm.running_var + norm.eps).rsqrt()
-    scale = scale if norm.weight is None else scale * norm.weight.detach()
-    shift = 0.0 if norm.bias is None else norm.bias.detach()
-    return _Weights(weight * scale[:, None, None], (offset - norm.running_mean) * scale + shift)
+    spec = BatchNorm(norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps)
+    scale, shift = spec.scale().detach(), spec.shift().detach()
+    return _Weights(weight * scale[:, None, None], offset * scale + shift)
 
 
 def _gather_offsets(edge: Edge, weights: dict[str, _Weights]) -> None:
@@ -135,14 +136,15 @@ def _written(
 ) -> tuple[Float[Tensor, "K r"], float]:
     """An orthonormal basis of what the producers write, and the error of what was cut off."""
     columns = torch.cat([weights[name].weight.flatten(1) for name in edge.producers], 1)
-    left, sizes, _ = torch.linalg.svd(columns, full_matrices=False)
+    left, sizes, _ = thin_svd(columns)
     rank = len(sizes) if tol is None else max(1, int((sizes > tol * sizes[0]).sum()))
     error = float(sizes[rank:].norm() / sizes.norm().clamp_min(1e-300))
     span = left[:, :rank]
-    offsets = _outside(edge, weights, span)
-    if len(offsets) and _constants_needed(edge, old):
-        constant, strength, _ = torch.linalg.svd(offsets.T, full_matrices=False)
-        span = torch.cat([span, constant[:, strength > _IN_RANGE * strength[0]]], 1)
+    rest = _outside(edge, weights, span)
+    if rest and _constants_needed(edge, old):
+        outside = torch.stack(list(rest.values()))
+        constant, strength, _ = thin_svd(outside.T)
+        span = torch.cat([span, constant[:, strength > IN_RANGE * strength[0]]], 1)
     return span, error
 
 
@@ -155,65 +157,30 @@ def _taken(edge: Edge, weights: dict[str, _Weights]) -> Float[Tensor, "m K"]:
     return torch.cat(rows)
 
 
-def _outside(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> Float[Tensor, "n K"]:
-    """The parts of the producers' offsets that lie outside of a span."""
-    found = []
+def _outside(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> dict[str, Tensor]:
+    """The parts (K,) of the producers' offsets that lie outside of a span, where there is one."""
+    found = {}
     for name in edge.producers:
         offset = weights[name].offset
         rest = offset - span @ (span.T @ offset)
-        if float(rest.norm()) > _IN_RANGE * float(offset.norm()):
-            found.append(rest)
-    return torch.stack(found) if found else torch.zeros(0, edge.K, dtype=torch.float64)
+        if float(rest.norm()) > IN_RANGE * float(offset.norm()):
+            found[name] = rest
+    return found
 
 
 def _constants_needed(edge: Edge, old: dict[str, nn.Module]) -> bool:
     """Whether a constant cannot become the readers' bias: zero padding, or a loop of the edge."""
     loop = any(name in edge.producers for name in edge.readers)
-    return loop or bool(edge.padded) or any(_pads(old[name]) for name in edge.readers)
-
-
-def _pads(layer: nn.Module) -> bool:
-    if not isinstance(layer, Conv):
-        return False
-    if isinstance(layer.padding, str):
-        return layer.padding == "same" and max(layer.kernel_size) > 1
-    return max(layer.padding) > 0
+    return loop or bool(edge.padded) or any(sees_padding(old[name]) for name in edge.readers)
 
 
 def _move_offsets(edge: Edge, weights: dict[str, _Weights], span: Tensor) -> None:
     """What the span leaves out of the producers' offsets goes to the bias of the readers."""
-    rest = {n: weights[n].offset - span @ (span.T @ weights[n].offset) for n in edge.producers}
-    small = {n: _IN_RANGE * float(weights[n].offset.norm()) for n in edge.producers}
-    if all(float(rest[n].norm()) <= small[n] for n in edge.producers):
-        return
-    for name, part in edge.slices.items():
-        reader = weights[name]
-        seen = sum(times * rest[n] for n, times in edge.signs[name].items())
+    rest = _outside(edge, weights, span)
+    for name, part in edge.slices.items() if rest else ():
+        reader, signs = weights[name], edge.signs[name]
+        seen = sum(signs.get(n, 0.0) * offset for n, offset in rest.items())
         reader.offset = reader.offset + torch.einsum("mkl,k->m", reader.weight[:, part], seen)
-
-
-def _like(layer: nn.Module, new: _Weights) -> nn.Module:
-    """A layer of the same geometry with other weights; without a bias where it is zero."""
-    bias = bool((new.offset != 0).any())
-    made: nn.Module
-    if isinstance(layer, nn.Linear):
-        weight = new.weight.flatten(1)
-        made = nn.Linear(weight.shape[1], len(weight), bias=bias, dtype=torch.float64)
-    else:
-        assert isinstance(layer, Conv)
-        weight = new.weight.reshape(*new.weight.shape[:2], *layer.kernel_size)
-        made = type(layer)(
-            weight.shape[1],
-            len(weight),
-            layer.kernel_size,  # type: ignore[arg-type]  # one size per mode of its own kind
-            stride=layer.stride,  # type: ignore[arg-type]
-            padding=layer.padding,  # type: ignore[arg-type]
-            dilation=layer.dilation,  # type: ignore[arg-type]
-            bias=bias,
-            dtype=torch.float64,
-        )
-    made.load_state_dict({"weight": weight} | ({"bias": new.offset} if bias else {}))
-    return made
 
 
 def _size(module: nn.Module) -> int:

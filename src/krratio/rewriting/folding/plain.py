@@ -4,10 +4,9 @@ from torch import nn
 
 from krratio.auditing.structure.flow import Flow
 from krratio.auditing.structure.layers import MixingLayer
+from krratio.theory.fold import Conv
 
-__all__ = ["Conv", "RefusalError", "check_named_once", "check_plain", "module_at"]
-
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+__all__ = ["RefusalError", "check_named_once", "check_plain", "module_at"]
 
 
 class RefusalError(Exception):

@@ -1,18 +1,20 @@
 """Whether a rewritten network is the same function: by what it computes, and by what comes out."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from krratio.auditing.walking.inputs import Input, Inputs
+from krratio.auditing.walking.inputs import Inputs, arguments
 from krratio.auditing.walking.kinds import Role, role_of
 from krratio.auditing.walking.operations import Operation, Walk
-from krratio.auditing.walking.walk import tensors
+from krratio.auditing.walking.recorder import tensors
 
 __all__ = ["Trials", "difference", "doubled", "other_constants"]
+
+Shape = tuple[int, ...]
 
 _SCALES = (1.0, 300.0)  # of random inputs, so that thresholds and saturation show
 _IMAGES = 2
@@ -29,7 +31,7 @@ class Trials:
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        self.arguments = [_arguments(inputs, scale) for scale in _SCALES]
+        self.arguments = [arguments(inputs, _filling(scale)) for scale in _SCALES]
 
     def outputs(self, model: nn.Module) -> list[Tensor]:
         """All tensors that a network returns, trial by trial."""
@@ -63,33 +65,27 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 def doubled(inputs: Inputs) -> Inputs:
     """The same inputs with floating-point tensors in float64, on the CPU."""
-    if isinstance(inputs, Mapping):
-        return {name: _doubled(part) for name, part in inputs.items()}
-    return [_doubled(part) for part in inputs]
+
+    def double(part: Shape | Tensor) -> Shape | Tensor:
+        if not isinstance(part, Tensor):
+            return part
+        part = part.detach().cpu()
+        return part.double() if part.is_floating_point() else part
+
+    args, kwargs = arguments(inputs, double)
+    return kwargs or list(args)
 
 
-def _doubled(part: Input) -> Any:
-    if isinstance(part, Mapping):
-        return {name: _doubled(value) for name, value in part.items()}
-    if isinstance(part, Tensor):
-        return part.detach().cpu().double() if part.is_floating_point() else part.detach().cpu()
-    return part
-
-
-def _arguments(inputs: Inputs, scale: float) -> tuple[list[Any], dict[str, Any]]:
+def _filling(scale: float) -> Callable[[Shape | Tensor], Tensor]:
     generator = torch.Generator().manual_seed(0)
-    if isinstance(inputs, Mapping):
-        return [], {name: _filled(part, generator, scale) for name, part in inputs.items()}
-    return [_filled(part, generator, scale) for part in inputs], {}
-
-
-def _filled(part: Input, generator: torch.Generator, scale: float) -> Any:
-    if isinstance(part, Mapping):
-        return {name: _filled(value, generator, scale) for name, value in part.items()}
-    if isinstance(part, Tensor):
-        return part.clone()
     draw = torch.randn if scale == 1 else torch.rand
-    return scale * draw(_IMAGES, *part, generator=generator, dtype=torch.float64)
+
+    def fill(part: Shape | Tensor) -> Tensor:
+        if isinstance(part, Tensor):
+            return part.clone()
+        return scale * draw(_IMAGES, *part, generator=generator, dtype=torch.float64)
+
+    return fill
 
 
 def other_constants(before: Walk, after: Walk) -> str:
