@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from krratio import cli
+from krratio.commands import reproduce as reproduce_command
 from krratio.errors import RegistryError
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.report import Report, Row
@@ -36,7 +37,7 @@ def reproducing(
             os.kill(os.getpid(), result)  # and does not come back
         return GOOD if isinstance(result, int) else result
 
-    monkeypatch.setattr(cli, "reproduce", reproduce)
+    monkeypatch.setattr(reproduce_command, "reproduce", reproduce)
     return calls
 
 

@@ -1,8 +1,10 @@
 """What can go wrong, by name; every message says what was given, what is allowed and what to do."""
 
 __all__ = [
+    "BusyError",
     "CorruptDataError",
     "FigureError",
+    "GridError",
     "KrratioError",
     "MemoryLimitError",
     "MissingDataError",
@@ -13,6 +15,7 @@ __all__ = [
     "ParameterError",
     "RegistryError",
     "ShapeError",
+    "StoreError",
     "UnsupportedModuleError",
 ]
 
@@ -67,3 +70,15 @@ class NotebookError(KrratioError, RuntimeError):
 
 class FigureError(KrratioError, ValueError):
     """A figure cannot be saved under this id or with these data."""
+
+
+class BusyError(KrratioError, RuntimeError):
+    """Another process is writing there; the message says which, since when and what to do."""
+
+
+class GridError(KrratioError, ValueError):
+    """A grid of tasks is malformed; the message names the field, the value and the rule."""
+
+
+class StoreError(KrratioError, RuntimeError):
+    """A store of results cannot be used; the message names the file and says what to do."""
