@@ -7,7 +7,7 @@ that goes to the run log.
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from krratio.pipeline.parameters import parameters_of
 from krratio.pipeline.registry import Chapter, load_registry
 
 __all__ = [
+    "CODE",
     "FILES",
     "PACKAGES",
+    "code_hash",
     "differences",
     "origin",
     "provenance",
@@ -38,7 +40,10 @@ FILES = ("svg", "png", "csv")
 PACKAGES = ("numpy", "scipy", "torch", "tensorly", "matplotlib", "seaborn", "pandas")
 """The packages whose versions are recorded."""
 
-SOURCES = ("networks", "theory", "experiments", "auditing", "rewriting", "plotting.py")
+CODE = ("networks", "theory", "experiments", "auditing", "rewriting")
+"""The parts of the package that a computed number can depend on."""
+
+SOURCES = (*CODE, "plotting.py")
 """The parts of the package that a plotted number can depend on."""
 
 
@@ -49,21 +54,34 @@ def source_hash(layout: Layout, chapter: Chapter, notebook: NotebookNode) -> str
     their outputs), and the chapter's title and figures in the registry. Its profiles are left out:
     what they override is recorded as parameters.
     """
+    return _hash(_ingredients(layout, chapter, notebook))
+
+
+def code_hash(layout: Layout = CLONE) -> str:
+    """Return the SHA-256 of the code that a computed number can depend on: `CODE` and the lock."""
+    return _hash(_files(layout, CODE))
+
+
+def _hash(parts: Iterable[tuple[str, bytes]]) -> str:
     total = hashlib.sha256()
-    for name, content in _ingredients(layout, chapter, notebook):
+    for name, content in parts:
         # The hash of the content has a fixed length, so no two lists of parts run together.
         total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
     return total.hexdigest()
 
 
-def _ingredients(
-    layout: Layout, chapter: Chapter, notebook: NotebookNode
-) -> Iterator[tuple[str, bytes]]:
-    files = [path for part in SOURCES for path in _python(layout.source / part)]
+def _files(layout: Layout, parts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    files = [path for part in parts for path in _python(layout.source / part)]
     files += [layout.lock] if layout.lock.exists() else []
     for path in files:
         # A checkout with Windows line ends is the same source.
         yield path.relative_to(layout.root).as_posix(), path.read_bytes().replace(b"\r\n", b"\n")
+
+
+def _ingredients(
+    layout: Layout, chapter: Chapter, notebook: NotebookNode
+) -> Iterator[tuple[str, bytes]]:
+    yield from _files(layout, SOURCES)
     for path in sorted(layout.data.glob("*.npz")):
         yield path.relative_to(layout.root).as_posix(), path.read_bytes()
     entry = {"title": chapter.title, "figures": dict(chapter.figures)}

@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from krratio.errors import RegistryError
 from krratio.figure_ids import is_figure_id
+from krratio.pipeline import yamlfile
 from krratio.pipeline.layout import Layout
 
 __all__ = ["PROFILES", "Chapter", "Registry", "load_registry"]
@@ -88,32 +87,15 @@ def load_registry(layout: Layout) -> Registry:
     return registry
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML, but a key given twice is an error instead of the last one silently winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, times in seen.items():
-            if times > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(
-                    f"{key!r} is given {times} times in the mapping at line {line}"
-                )
-        return super().construct_mapping(node, deep=deep)
-
-
 def _read(layout: Layout) -> dict[Any, Any]:
     path = layout.registry
     try:
-        # SafeLoader's subclass: nothing but plain values can be built.
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        content = yamlfile.read(path, RegistryError)
     except FileNotFoundError:
         raise RegistryError(
             f"{path} is missing; krratio reproduce works in a clone of the repository, "
             "installed from there with pip install -e ."
         ) from None
-    except yaml.YAMLError as error:
-        raise RegistryError(f"{path}: {error}") from None
     if not isinstance(content, dict) or not content:
         raise RegistryError(f"{path}: expected a mapping from notebooks to entries")
     return content

@@ -1,0 +1,65 @@
+"""YAML from a file that somebody wrote: plain values only, each key once, of bounded size."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from krratio.errors import KrratioError
+
+__all__ = ["LARGEST", "read"]
+
+LARGEST = 1_000_000
+"""Bytes; the registry has 10,000."""
+
+DEEPEST = 20
+"""Levels of mappings and lists."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without tags, where what is ambiguous or without bound is an error."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):  # a few lines of them can mean gigabytes
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f"line {mark.line + 1} has an alias (*name); write it out")
+        self.depth = getattr(self, "depth", 0) + 1
+        if self.depth > DEEPEST:
+            line = self.peek_event().start_mark.line + 1
+            raise yaml.YAMLError(f"line {line} lies {self.depth} levels deep; at most {DEEPEST}")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in seen.items():
+            if times > 1:
+                line = node.start_mark.line + 1
+                raise yaml.YAMLError(
+                    f"{key!r} is given {times} times in the mapping at line {line}"
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def read(path: Path, error: type[KrratioError]) -> Any:
+    """Return what a YAML file holds, as plain values.
+
+    Raises
+    ------
+    error
+        If it is no YAML, too large or too deep, gives a key twice, or has tags or aliases; the
+        message names the file and the line.
+    FileNotFoundError
+        If there is no such file.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise error(f"{path} has more than {LARGEST:,} bytes; that is no file of this kind")
+    try:
+        # A subclass of SafeLoader: nothing but plain values can be built.
+        return yaml.load(content.decode("utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as problem:
+        raise error(f"{path}: {problem}") from None
