@@ -17,20 +17,8 @@ DEEPEST = 20
 """Levels of mappings and lists."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without tags, where what is ambiguous or without bound is an error."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):  # a few lines of them can mean gigabytes
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f"line {mark.line + 1} has an alias (*name); write it out")
-        self.depth = getattr(self, "depth", 0) + 1
-        if self.depth > DEEPEST:
-            line = self.peek_event().start_mark.line + 1
-            raise yaml.YAMLError(f"line {line} lies {self.depth} levels deep; at most {DEEPEST}")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML without tags, but a key given twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -59,7 +47,22 @@ def read(path: Path, error: type[KrratioError]) -> Any:
     if len(content) > LARGEST:
         raise error(f"{path} has more than {LARGEST:,} bytes; that is no file of this kind")
     try:
+        text = content.decode("utf-8")
+        _check_bounds(text)
         # A subclass of SafeLoader: nothing but plain values can be built.
-        return yaml.load(content.decode("utf-8"), Loader=_Loader)
+        return yaml.load(text, Loader=_UniqueKeys)
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as problem:
         raise error(f"{path}: {problem}") from None
+
+
+def _check_bounds(text: str) -> None:
+    """Refuse what is too deep, and aliases: a few lines of them can mean gigabytes."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {line} has an alias (*name); write it out")
+        if depth > DEEPEST:
+            raise yaml.YAMLError(f"line {line} lies more than {DEEPEST} levels deep")
