@@ -2,6 +2,7 @@
 
 __all__ = [
     "BusyError",
+    "ClusterError",
     "CorruptDataError",
     "FigureError",
     "GridError",
@@ -74,6 +75,10 @@ class FigureError(KrratioError, ValueError):
 
 class BusyError(KrratioError, RuntimeError):
     """Another process is writing there; the message says which, since when and what to do."""
+
+
+class ClusterError(KrratioError, RuntimeError):
+    """The scheduler or the workers of a sweep are gone or unfit; the message says what to do."""
 
 
 class GridError(KrratioError, ValueError):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-__all__ = ["THREADS", "cores", "environment", "prepare_fonts"]
+__all__ = ["FIXED", "THREADS", "cores", "environment", "prepare_fonts"]
 
 THREADS = 1
 """Threads of linear algebra per notebook, whatever the machine and ``--jobs``.
@@ -23,6 +23,7 @@ FIXED = {
     "PYTHONHASHSEED": "0",  # the order of sets of text
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
 }
+"""Environment variables of every process whose results are kept."""
 
 CLEARED = (
     "JUPYTER_PATH",  # a kernel of another environment could be found through these

@@ -6,23 +6,20 @@ that goes to the run log.
 
 import hashlib
 import json
-import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
 
 from krratio.pipeline import nbfile
+from krratio.pipeline.code import CODE, code_hash, hash_of, source_files, versions
 from krratio.pipeline.layout import CLONE, Layout
 from krratio.pipeline.parameters import parameters_of
 from krratio.pipeline.registry import Chapter, load_registry
 
 __all__ = [
-    "CODE",
     "FILES",
-    "PACKAGES",
     "code_hash",
     "differences",
     "origin",
@@ -37,12 +34,6 @@ __all__ = [
 FILES = ("svg", "png", "csv")
 """The files of a figure that its provenance vouches for."""
 
-PACKAGES = ("numpy", "scipy", "torch", "tensorly", "matplotlib", "seaborn", "pandas")
-"""The packages whose versions are recorded."""
-
-CODE = ("networks", "theory", "experiments", "auditing", "rewriting")
-"""The parts of the package that a computed number can depend on."""
-
 SOURCES = (*CODE, "plotting.py")
 """The parts of the package that a plotted number can depend on."""
 
@@ -54,43 +45,18 @@ def source_hash(layout: Layout, chapter: Chapter, notebook: NotebookNode) -> str
     their outputs), and the chapter's title and figures in the registry. Its profiles are left out:
     what they override is recorded as parameters.
     """
-    return _hash(_ingredients(layout, chapter, notebook))
-
-
-def code_hash(layout: Layout = CLONE) -> str:
-    """Return the SHA-256 of the code that a computed number can depend on: `CODE` and the lock."""
-    return _hash(_files(layout, CODE))
-
-
-def _hash(parts: Iterable[tuple[str, bytes]]) -> str:
-    total = hashlib.sha256()
-    for name, content in parts:
-        # The hash of the content has a fixed length, so no two lists of parts run together.
-        total.update(f"{name}\0{hashlib.sha256(content).hexdigest()}\n".encode())
-    return total.hexdigest()
-
-
-def _files(layout: Layout, parts: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    files = [path for part in parts for path in _python(layout.source / part)]
-    files += [layout.lock] if layout.lock.exists() else []
-    for path in files:
-        # A checkout with Windows line ends is the same source.
-        yield path.relative_to(layout.root).as_posix(), path.read_bytes().replace(b"\r\n", b"\n")
+    return hash_of(_ingredients(layout, chapter, notebook))
 
 
 def _ingredients(
     layout: Layout, chapter: Chapter, notebook: NotebookNode
 ) -> Iterator[tuple[str, bytes]]:
-    yield from _files(layout, SOURCES)
+    yield from source_files(layout, SOURCES)
     for path in sorted(layout.data.glob("*.npz")):
         yield path.relative_to(layout.root).as_posix(), path.read_bytes()
     entry = {"title": chapter.title, "figures": dict(chapter.figures)}
     cells = [[cell.cell_type, cell.source] for cell in notebook.cells]
     yield chapter.stem, json.dumps([entry, cells], sort_keys=True).encode()
-
-
-def _python(path: Path) -> list[Path]:
-    return sorted(path.rglob("*.py")) if path.is_dir() else [path] if path.exists() else []
 
 
 def origin(
@@ -118,12 +84,6 @@ def provenance(made_from: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     stem = made_from["figure"]
     hashes = {kind: file_hash(folder / f"{stem}.{kind}") for kind in FILES}
     return {**made_from, "versions": versions(), "sha256": hashes}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that are recorded: Python's without patch, torch's without build."""
-    found = {name: version(name).partition("+")[0] for name in PACKAGES}
-    return {"python": ".".join(platform.python_version_tuple()[:2]), **found}
 
 
 def file_hash(path: Path) -> str:

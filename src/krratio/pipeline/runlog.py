@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from krratio.pipeline.code import PACKAGES
 from krratio.pipeline.layout import Layout
-from krratio.pipeline.provenance import PACKAGES
 
-__all__ = ["append"]
+__all__ = ["append", "processor"]
 
 
 def append(layout: Layout, runs: list[dict[str, Any]]) -> None:
@@ -31,7 +31,7 @@ def _circumstances(layout: Layout) -> dict[str, Any]:
         "modified": bool(_git(layout.root, "status", "--porcelain")) if commit else None,
         "machine": {
             "system": platform.platform(),
-            "processor": _processor(),
+            "processor": processor(),
             "cores": os.cpu_count(),
         },
         "versions": {
@@ -55,7 +55,7 @@ def _git(folder: Path, *command: str) -> str | None:
     return done.stdout.strip()
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return the processor's name; Linux keeps it in a file, other systems tell Python."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():

@@ -23,7 +23,7 @@ from krratio.pipeline import nbfile
 from krratio.pipeline.files import is_no_room
 from krratio.pipeline.kernel import Run
 from krratio.pipeline.normalize import code_cells, label, normalize
-from krratio.pipeline.processes import kill_group
+from krratio.pipeline.processes import kill_group, own_stdout
 from krratio.pipeline.request import Request
 
 __all__ = ["main", "serve"]
@@ -36,8 +36,7 @@ Event = dict[str, Any]
 
 def main() -> None:
     """Serve one request from stdin; events go to stdout, all other output to stderr."""
-    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)  # what the kernel or a library prints must not mix with events
+    events = own_stdout()  # what the kernel or a library prints must not mix with events
     kernels: list[int] = []
 
     def emit(event: Event) -> None:

@@ -61,8 +61,8 @@ def _check_bounds(text: str) -> None:
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
-        line = event.start_mark.line + 1
+        where = f"line {event.start_mark.line + 1}" if event.start_mark else "it"
         if isinstance(event, yaml.AliasEvent):
-            raise yaml.YAMLError(f"line {line} has an alias (*name); write it out")
+            raise yaml.YAMLError(f"{where} has an alias (*name); write it out")
         if depth > DEEPEST:
-            raise yaml.YAMLError(f"line {line} lies more than {DEEPEST} levels deep")
+            raise yaml.YAMLError(f"{where} lies more than {DEEPEST} levels deep")

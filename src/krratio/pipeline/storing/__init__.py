@@ -1,0 +1,1 @@
+"""What a sweep has computed: its file, its exports, and checks of both."""

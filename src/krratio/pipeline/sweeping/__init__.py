@@ -1,0 +1,1 @@
+"""Many tasks: a grid of them, the process that runs one, and Dask, which runs many."""

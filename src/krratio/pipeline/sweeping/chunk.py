@@ -1,0 +1,55 @@
+"""What Dask runs: a few tasks in a row, in the sandbox of the worker's thread."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from krratio.pipeline.code import versions
+from krratio.pipeline.runlog import processor
+from krratio.pipeline.sweeping.sandbox import Sandbox
+from krratio.pipeline.sweeping.task import Limits
+
+__all__ = ["run_chunk"]
+
+_own = threading.local()
+
+
+def run_chunk(
+    requests: Sequence[Mapping[str, Any]], limits: Limits, seconds: float
+) -> list[dict[str, Any]]:
+    """Run tasks until all are done or `seconds` have passed, but at least one.
+
+    Returns
+    -------
+    list of dict
+        The answers for the first tasks; see `Sandbox.run`. Fewer than `requests` if time was up.
+    """
+    if not hasattr(_own, "sandbox"):
+        _own.sandbox = Sandbox()
+    began = time.perf_counter()
+    answers: list[dict[str, Any]] = []
+    for request in requests:
+        if answers and time.perf_counter() - began > seconds:
+            break
+        answer = _own.sandbox.run(request, limits)
+        answers.append({**answer, "finished": _now(), "where": _where()})
+    return answers
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def _where() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "worker": os.getpid(),
+        "processor": processor(),
+        "versions": versions(),
+    }
