@@ -113,11 +113,15 @@ class Store:
 
     def retry(self) -> int:
         """Make the failed tasks of the plan pending; return how many."""
-        failed = list(self.rows("failed"))
-        with self._writing() as connection:
-            for row in failed:
-                connection.execute(_WRITE, row.waiting().values())
+        failed = [row.task for row in self.rows("failed")]
+        self.forget(failed)
         return len(failed)
+
+    def forget(self, tasks: Iterable[Task]) -> None:
+        """Make tasks pending, whatever came out of them."""
+        with self._writing() as connection:
+            for task in tasks:
+                connection.execute(_WRITE, self._row(task).waiting().values())
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ class Sandbox:
         self._child: subprocess.Popen[bytes] | None = None
         self._printed = _nameless_file()
         self._is_fresh = True
+        self._is_abandoned = False
 
     def run(self, request: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
         """Run one task.
@@ -49,10 +50,17 @@ class Sandbox:
         began = time.perf_counter()
         answer: dict[str, Any] = {}
         attempt = 0
+        self._is_abandoned = False
         while not answer:
             attempt += 1
             answer = self._attempt(request, limits, attempt)
         return {"seconds": time.perf_counter() - began, **answer, "attempts": attempt}
+
+    def abandon(self) -> None:
+        """End the running task from another thread; nobody reads its answer."""
+        self._is_abandoned = True
+        if self._child is not None:
+            kill_group(self._child.pid)
 
     def close(self) -> None:
         """End the process."""
@@ -85,6 +93,7 @@ class Sandbox:
             return {"error": str(error)}
         except (BrokenPipeError, EOFError):
             reason = self._how_it_died(child)
+            attempt = ATTEMPTS if self._is_abandoned else attempt
             return (
                 {"error": f"its process died {attempt} times: {reason}"}
                 if attempt >= ATTEMPTS
