@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from krratio.commands import audit, reproduce
+from krratio.commands import audit, exports, reproduce, status, sweep, verify
 from krratio.commands.codes import FAILED, INTERRUPTED, WRONG_INPUT
 from krratio.errors import KrratioError
 from krratio.pipeline.files import unwritable
@@ -16,7 +16,7 @@ from krratio.pipeline.layout import CLONE, Layout
 
 __all__ = ["main"]
 
-COMMANDS = (reproduce, audit)
+COMMANDS = (reproduce, audit, sweep, status, exports, verify)
 """In the order of the help."""
 
 

@@ -1,7 +1,7 @@
 """The store of a sweep: one sqlite file, written by the one process that drives the sweep."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +11,7 @@ from krratio.errors import StoreError
 from krratio.pipeline.lock import only_one
 from krratio.pipeline.storing import schema
 from krratio.pipeline.storing.row import COLUMNS, Row, damaged
+from krratio.pipeline.sweeping.plain import from_text, text
 from krratio.pipeline.sweeping.task import Outcome, Status, Task
 
 __all__ = ["Store"]
@@ -74,8 +75,10 @@ class Store:
         """Let go of the file."""
         self._ending.close()
 
-    def plan(self, name: str, tasks: Iterable[Task]) -> None:
+    def plan(self, name: str, tasks: Iterable[Task], **facts: Any) -> None:
         """Make `tasks` the plan of the sweep `name`; those that are new are pending.
+
+        Facts are plain values that are kept beside it.
 
         Raises
         ------
@@ -83,7 +86,7 @@ class Store:
             If the store belongs to a sweep of another name.
         """
         with self._writing():
-            self._plan(name, tasks)
+            self._plan(name, tasks, facts)
 
     def record(self, outcomes: Iterable[tuple[Task, Outcome]]) -> None:
         """Keep outcomes, all of them or none."""
@@ -92,8 +95,8 @@ class Store:
                 row = self._row(task).after(outcome)
                 connection.execute(_WRITE, row.values())
 
-    def restore(self, name: str, rows: Sequence[Row]) -> None:
-        """Make `rows`, with their results, the plan of the sweep `name`.
+    def restore(self, name: str, rows: Sequence[Row], **facts: Any) -> None:
+        """Make `rows`, with their results, the plan of the sweep `name`; facts as in `plan`.
 
         Raises
         ------
@@ -107,7 +110,7 @@ class Store:
                 raise StoreError(
                     f"{self.path} holds {finished} results already; give a new file to restore into"
                 )
-            self._plan(name, (row.task for row in rows))
+            self._plan(name, (row.task for row in rows), facts)
             for row in rows:
                 connection.execute(_WRITE, row.values())
 
@@ -123,12 +126,16 @@ class Store:
             for task in tasks:
                 connection.execute(_WRITE, self._row(task).waiting().values())
 
-    @property
-    def name(self) -> str:
-        """The name of the sweep; empty if there was none yet."""
+    def facts(self) -> dict[str, Any]:
+        """Return what is kept beside the plan; ``sweep`` is its name."""
         with self._reading() as connection:
-            found = connection.execute("SELECT value FROM facts WHERE name = 'sweep'").fetchone()
-        return str(found[0]) if found else ""
+            found = connection.execute("SELECT name, value FROM facts").fetchall()
+        return {name: from_text(value) for name, value in found}
+
+    def note(self, **facts: Any) -> None:
+        """Keep facts beside the plan."""
+        with self._writing():
+            self._note(facts)
 
     def rows(self, *statuses: Status, after: int = -1) -> Iterator[Row]:
         """Yield the rows of the plan in its order, those of some statuses only, if given.
@@ -150,6 +157,12 @@ class Store:
                 return
             after = page[-1][0]
 
+    def all_rows(self) -> Iterator[Row]:
+        """Yield every row, in the plan or not, in no particular order; all numbers are 0."""
+        with self._reading() as connection:
+            for values in connection.execute(f"SELECT {_READ} FROM tasks"):
+                yield Row.read(0, values, self.path)
+
     def counts(self) -> dict[Status, int]:
         """Return how many tasks of the plan are pending, done and failed."""
         query = "SELECT status, count(*) FROM plan JOIN tasks USING (key) GROUP BY status"
@@ -166,17 +179,22 @@ class Store:
         with self._reading() as connection:
             return int(connection.execute(query).fetchone()[0])
 
-    def _plan(self, name: str, tasks: Iterable[Task]) -> None:
-        if self.name not in ("", name):
+    def _plan(self, name: str, tasks: Iterable[Task], facts: Mapping[str, Any]) -> None:
+        owner = self.facts().get("sweep", name)
+        if owner != name:
             raise StoreError(
-                f"{self.path} holds the sweep {self.name!r}, not {name!r}; give another --store"
+                f"{self.path} holds the sweep {owner!r}, not {name!r}; give another --store"
             )
         connection = self._connection
-        connection.execute("INSERT OR REPLACE INTO facts VALUES ('sweep', ?)", (name,))
+        self._note({**facts, "sweep": name})
         connection.execute("DELETE FROM plan")
         for task in tasks:
             connection.execute("INSERT INTO plan VALUES (?, ?)", (task.number, task.key))
             connection.execute(_WRITE.replace("REPLACE", "IGNORE"), Row(task).values())
+
+    def _note(self, facts: Mapping[str, Any]) -> None:
+        values = [(name, text(value)) for name, value in facts.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", values)
 
     def _row(self, task: Task) -> Row:
         query = f"SELECT {_READ} FROM tasks WHERE key = ?"

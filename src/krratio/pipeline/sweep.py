@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ from krratio.pipeline.sweeping.function import code_of
 from krratio.pipeline.sweeping.grid import Grid
 from krratio.pipeline.sweeping.progress import SweepProgress
 from krratio.pipeline.sweeping.stopping import Stop
-from krratio.pipeline.sweeping.summary import Summary
+from krratio.pipeline.sweeping.summary import Summary, summary_of
 from krratio.pipeline.sweeping.task import Status, Task
 
 __all__ = ["SweepOptions", "SweepReport", "checkpoint_of", "store_path", "sweep"]
@@ -115,7 +115,7 @@ def sweep(grid: Grid, options: SweepOptions | None = None, layout: Layout = CLON
     with Store(path, write=True, patience=options.patience) as store:
         _plan(store, grid, options)
         counts = store.counts()
-        summary = _summary(store, grid)
+        summary = summary_of(store)
         finished = counts["done"] + counts["failed"]
         stopped = ""
         if counts["pending"]:
@@ -135,7 +135,13 @@ def checkpoint_of(store: Path, key: str) -> Path:
 
 
 def _plan(store: Store, grid: Grid, options: SweepOptions) -> None:
-    store.plan(grid.name, grid.tasks())
+    store.plan(
+        grid.name,
+        grid.tasks(),
+        names=grid.names,
+        show=None if grid.show is None else asdict(grid.show),
+        folder=None if grid.folder is None else str(grid.folder),
+    )
     counts = store.counts()
     known = counts["done"] + counts["failed"]
     if known and not (options.resume or options.retry):
@@ -145,15 +151,6 @@ def _plan(store: Store, grid: Grid, options: SweepOptions) -> None:
         )
     if options.retry:
         store.retry()
-
-
-def _summary(store: Store, grid: Grid) -> Summary | None:
-    if grid.show is None:
-        return None
-    found = Summary(grid.show)
-    for row in store.rows("done"):
-        found.add(row.task, row.rows)
-    return found
 
 
 def _run(

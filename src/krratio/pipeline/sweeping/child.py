@@ -65,9 +65,10 @@ def perform(request: Mapping[str, Any]) -> dict[str, Any]:
         arguments = dict(request["parameters"])
         if request["seed"] is not None:
             arguments["seed"] = request["seed"]
+        given = dict(arguments)
         if takes_checkpoint(function):
             arguments[CHECKPOINT] = Checkpoint(Path(request["checkpoint"]))
-        found: dict[str, Any] = {"rows": rows_of(function(**arguments))}
+        found: dict[str, Any] = {"rows": rows_of(function(**arguments), given)}
     except BaseException as error:  # also SystemExit: whatever it is, it is this task's failure
         found = {"error": _explain(error)}
     return {**found, "seconds": time.perf_counter() - began}

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from krratio.pipeline.report import columns
+from krratio.pipeline.store import Store
 from krratio.pipeline.sweeping.grid import Show
 from krratio.pipeline.sweeping.plain import from_text, text
 from krratio.pipeline.sweeping.task import Task
 
-__all__ = ["Summary"]
+__all__ = ["Summary", "summary_of"]
 
 
 @dataclass
@@ -62,3 +63,14 @@ class Summary:
             numbers = (f"{group.mean:.6g}", f"{error:.2g}", f"{group.best:.6g}")
             lines.append((*values, str(group.count), *numbers, group.best_task))
         return columns(lines)
+
+
+def summary_of(store: Store) -> Summary | None:
+    """Return the table over all that is done in a store; None if its grid shows none."""
+    show = store.facts().get("show")
+    if show is None:
+        return None
+    found = Summary(Show(**{**show, "by": tuple(show["by"])}))
+    for row in store.rows("done"):
+        found.add(row.task, row.rows)
+    return found
