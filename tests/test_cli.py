@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from krratio import cli
-from krratio.commands import reproduce as reproduce_command
 from krratio.errors import RegistryError
+from krratio.pipeline import reproduce as reproduce_module
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.report import Report, Row
 from krratio.pipeline.reproduce import Options
@@ -37,7 +37,7 @@ def reproducing(
             os.kill(os.getpid(), result)  # and does not come back
         return GOOD if isinstance(result, int) else result
 
-    monkeypatch.setattr(reproduce_command, "reproduce", reproduce)
+    monkeypatch.setattr(reproduce_module, "reproduce", reproduce)
     return calls
 
 

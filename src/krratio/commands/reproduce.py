@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 
 from krratio.commands.codes import FAILED, OK
+from krratio.pipeline.columns import columns
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.registry import PROFILES, load_registry
-from krratio.pipeline.report import columns, table
-from krratio.pipeline.reproduce import CELL_TIMEOUT, Options, reproduce
+from krratio.pipeline.request import CELL_TIMEOUT
 
 __all__ = ["add"]
 
@@ -45,6 +45,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _run(options: argparse.Namespace, layout: Layout) -> int:
     if options.list:
         return _list(layout)
+    from krratio.pipeline.report import table
+    from krratio.pipeline.reproduce import Options, reproduce
+
     report = reproduce(
         Options(
             profile=options.profile,

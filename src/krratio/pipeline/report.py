@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from krratio.pipeline.columns import columns
 from krratio.pipeline.unit import Status
 
-__all__ = ["Report", "Row", "columns", "table"]
+__all__ = ["Report", "Row", "table"]
 
 HEADER = ("figure", "notebook", "status", "seconds", "committed data")
 
@@ -54,14 +55,3 @@ def table(rows: Sequence[Row]) -> str:
     return columns(
         [HEADER] + [(r.figure, r.notebook, r.status, f"{r.seconds:.1f}", r.data) for r in rows]
     )
-
-
-def columns(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as aligned text; the first line is the header."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    ruled = [lines[0], ["-" * width for width in widths], *lines[1:]]
-    padded = (
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        for line in ruled
-    )
-    return "\n".join(line.rstrip() for line in padded)

@@ -17,13 +17,10 @@ from krratio.pipeline.plan import Destination, destination, plan
 from krratio.pipeline.pool import FINAL, Task, run_tasks
 from krratio.pipeline.progress import Progress
 from krratio.pipeline.report import Report, Row
-from krratio.pipeline.request import Request
+from krratio.pipeline.request import CELL_TIMEOUT, Request
 from krratio.pipeline.unit import orphans
 
-__all__ = ["CELL_TIMEOUT", "Options", "reproduce"]
-
-CELL_TIMEOUT = 1800.0
-"""Seconds that one cell may take by default."""
+__all__ = ["Options", "reproduce"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 
-__all__ = ["Request"]
+__all__ = ["CELL_TIMEOUT", "Request"]
+
+CELL_TIMEOUT = 1800.0
+"""Seconds that one cell may take by default."""
 
 
 @dataclass(frozen=True)

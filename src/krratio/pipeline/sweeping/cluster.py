@@ -47,24 +47,27 @@ def connect(scheduler: str | None, jobs: int) -> Iterator[Any]:
         raise MissingExtraError(
             f"sweeps need {error.name}; install the extra: pip install 'krratio[sweeps]'"
         ) from None
-    with dask.config.set(SETTINGS), _quiet():
-        if scheduler is None:
-            with (
-                distributed.LocalCluster(
-                    n_workers=jobs,
-                    threads_per_worker=1,
-                    processes=True,
-                    memory_limit=0,  # the sandbox has its own limit
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                ) as cluster,
-                distributed.Client(cluster) as client,
-            ):
-                yield client
-        else:
-            with _client(distributed, scheduler) as client:
-                yield client
+    ours = _local(distributed, jobs) if scheduler is None else _client(distributed, scheduler)
+    with dask.config.set(SETTINGS), _quiet(), ours as client:
+        yield client
+
+
+@contextmanager
+def _local(distributed: Any, jobs: int) -> Iterator[Any]:
+    try:
+        cluster = distributed.LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # the sandbox has its own limit
+            host="127.0.0.1",
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(f"{jobs} workers could not be started here: {error}") from error
+    with cluster, distributed.Client(cluster, set_as_default=False) as client:
+        yield client
 
 
 def _client(distributed: Any, scheduler: str) -> Any:

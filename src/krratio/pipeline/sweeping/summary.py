@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from krratio.pipeline.report import columns
+from krratio.pipeline.columns import columns
 from krratio.pipeline.store import Store
 from krratio.pipeline.sweeping.grid import Show
 from krratio.pipeline.sweeping.plain import from_text, text
