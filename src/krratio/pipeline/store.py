@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, path: Path, *, write: bool = False, patience: float = 0.0) -> None:
         self.path = path
+        self._writes = write
         self._ending = ExitStack()
         try:
             if write:
@@ -72,7 +73,12 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; if nobody reads it, it is one plain file again."""
+        if self._writes:
+            with suppress(sqlite3.Error):
+                self._connection.executescript(
+                    "PRAGMA busy_timeout = 0; PRAGMA journal_mode = DELETE;"
+                )
         self._ending.close()
 
     def plan(self, name: str, tasks: Iterable[Task], **facts: Any) -> None:

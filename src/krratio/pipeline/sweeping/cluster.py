@@ -18,7 +18,7 @@ SETTINGS = {
     "distributed.diagnostics.nvml": False,
     "distributed.comm.retry.count": 2,
 }
-PATIENCE = 30.0
+PATIENCE = 10.0
 """Seconds to wait for a scheduler that does not answer."""
 
 
@@ -93,10 +93,15 @@ def threads(client: Any) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's own log of lost workers and closed connections off the screen."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    handlers = logging.getLogger("distributed").handlers
+    for handler in handlers:
+        handler.addFilter(_nothing)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for handler in handlers:
+            handler.removeFilter(_nothing)
+
+
+def _nothing(_record: logging.LogRecord) -> bool:
+    return False

@@ -94,6 +94,9 @@ class Engine:
                 if not ended:
                     time.sleep(self._pause())
             yield self._land()
+        except ClusterError:
+            self._flying = []  # nobody is there to be told
+            raise
         finally:
             self._abandon()
 
