@@ -2,10 +2,11 @@
 
 No more than one chunk per thread is out at a time: what lies on a dying worker is then what it was
 running, so that Dask blames no task that was merely waiting, and the driver's memory does not grow
-with the grid. Short tasks travel in chunks of about a quarter of a second.
+with the grid. Short tasks travel in chunks of a quarter of a second or more.
 """
 
 import itertools
+import threading
 import time
 import uuid
 from collections import deque
@@ -23,11 +24,15 @@ from krratio.pipeline.sweeping.task import Limits, Outcome, Task
 __all__ = ["Engine"]
 
 CHUNK_SECONDS = 0.25
-"""What a chunk should take: Dask's few milliseconds per task are then a few per cent."""
+"""What a chunk should take: the few milliseconds that it costs are then a few per cent."""
+
+PER_WORKER = 0.005
+"""Seconds that a chunk takes longer for each worker: with many, the driver is what is busy."""
 
 MOST = 200  # tasks in a chunk
 FRESH = 1.0  # seconds for which the number of threads is believed
 GATHER = 10.0  # seconds for a result to travel
+GLANCE = 0.2  # seconds between two looks at the workers and the clock
 IDLE = 30.0  # seconds without a worker until that is said
 
 Ended = list[tuple[Task, Outcome]]
@@ -70,6 +75,7 @@ class Engine:
         self._back: deque[tuple[Task, ...]] = deque()  # to be sent again
         self._each = CHUNK_SECONDS  # seconds of a task, estimated
         self._numbers = itertools.count()
+        self._something_is_back = threading.Event()
         self._capacity, self._asked = 0, -FRESH
         self._idle_since = time.monotonic()
 
@@ -86,13 +92,13 @@ class Engine:
         """
         try:
             while not is_stopped():
-                self._fill(waiting)
+                self._something_is_back.clear()
+                ended = self._land()
+                self._fill(waiting)  # before the results are stored: workers do not wait for that
+                yield ended
                 if not self._flying and self._capacity:
                     return
-                ended = self._land()
-                yield ended
-                if not ended:
-                    time.sleep(self._pause())
+                self._something_is_back.wait(GLANCE)
             yield self._land()
         except ClusterError:
             self._flying = []  # nobody is there to be told
@@ -106,18 +112,24 @@ class Engine:
             tasks = self._back.popleft() if self._back else self._next(waiting)
             if not tasks:
                 return
-            self._flying.append(_Flight(self._submit(tasks), tasks))
+            future = self._submit(tasks)
+            future.add_done_callback(lambda _future: self._something_is_back.set())
+            self._flying.append(_Flight(future, tasks))
 
     def _next(self, waiting: Iterator[Task]) -> tuple[Task, ...]:
-        size = max(1, min(MOST, int(CHUNK_SECONDS / max(self._each, 1e-9))))
+        size = max(1, min(MOST, int(self._chunk_seconds / max(self._each, 1e-9))))
         return tuple(itertools.islice(waiting, size))
 
     def _submit(self, tasks: Sequence[Task]) -> Any:
         requests = [self._request(task) for task in tasks]
         key = f"krratio-{self._id}-{next(self._numbers)}"
         return self._client.submit(
-            run_chunk, self._id, requests, self._limits, CHUNK_SECONDS, key=key, pure=False
+            run_chunk, self._id, requests, self._limits, self._chunk_seconds, key=key, pure=False
         )
+
+    @property
+    def _chunk_seconds(self) -> float:
+        return max(CHUNK_SECONDS, PER_WORKER * self._capacity)
 
     def _threads(self) -> int:
         now = time.monotonic()
@@ -131,10 +143,6 @@ class Engine:
             self._say("waiting for a worker: there is none")
             self._idle_since = now
         return self._capacity
-
-    def _pause(self) -> float:
-        """Return how long to look away: short tasks are not kept waiting."""
-        return min(max(self._each / 50, 0.003), 0.1) if self._capacity else 0.2
 
     def _land(self) -> Ended:
         """Take in the chunks that are back."""

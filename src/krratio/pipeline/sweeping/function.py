@@ -27,9 +27,9 @@ def find(name: str, folder: Path | None = None) -> Function:
     GridError
         If there is no such module or function; the message says which.
     """
-    if folder is not None and str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
     module_name, _, attribute = name.partition(":")
+    if folder is not None:
+        _search_first(folder, module_name.partition(".")[0])
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -40,6 +40,17 @@ def find(name: str, folder: Path | None = None) -> Function:
     if not callable(found):
         raise GridError(f"function {name!r}: {module_name!r} has no callable {attribute!r}")
     return found
+
+
+def _search_first(folder: Path, top: str) -> None:
+    """Let `folder` be where a top-level module is looked for first, and forget one of elsewhere."""
+    sys.path[:] = [str(folder), *(place for place in sys.path if place != str(folder))]
+    is_there = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+    loaded = getattr(sys.modules.get(top), "__file__", None)
+    if is_there and loaded and not Path(loaded).is_relative_to(folder):
+        importlib.invalidate_caches()
+        for known in [m for m in sys.modules if m.partition(".")[0] == top]:
+            del sys.modules[known]
 
 
 def takes_checkpoint(function: Function) -> bool:
