@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from krratio.experiments.training import Trained, train
     from krratio.networks import blocks
     from krratio.networks.trace import trace
+    from krratio.pipeline.store import Store
+    from krratio.pipeline.sweep import SweepOptions, sweep
+    from krratio.pipeline.sweeping.grid import Grid, Show
+    from krratio.pipeline.sweeping.task import Limits
     from krratio.rewriting.decomposing.decompose import DecomposeResult, decompose
     from krratio.rewriting.folding.fold import FoldResult, fold
     from krratio.theory import bounds, counts
@@ -36,7 +40,12 @@ __all__ = [
     "Fit",
     "Fits",
     "FoldResult",
+    "Grid",
+    "Limits",
+    "Show",
     "Statistics",
+    "Store",
+    "SweepOptions",
     "TensorizedNetwork",
     "Trained",
     "audit",
@@ -55,6 +64,7 @@ __all__ = [
     "intrinsic_dimension",
     "plotting",
     "sample_size",
+    "sweep",
     "tensorize",
     "trace",
     "train",
@@ -69,7 +79,12 @@ _HOMES = {
     "Fit": "experiments.estimators",
     "Fits": "experiments.fits",
     "FoldResult": "rewriting.folding.fold",
+    "Grid": "pipeline.sweeping.grid",
+    "Limits": "pipeline.sweeping.task",
+    "Show": "pipeline.sweeping.grid",
     "Statistics": "experiments.statistics",
+    "Store": "pipeline.store",
+    "SweepOptions": "pipeline.sweep",
     "TensorizedNetwork": "theory.tensorize",
     "Trained": "experiments.training",
     "audit": "auditing.audit",
@@ -83,6 +98,7 @@ _HOMES = {
     "from_tensor": "theory.from_tensor",
     "intrinsic_dimension": "theory.dimension",
     "sample_size": "theory.bounds",
+    "sweep": "pipeline.sweep",
     "tensorize": "theory.tensorize",
     "trace": "networks.trace",
     "train": "experiments.training",

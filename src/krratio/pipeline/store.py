@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from krratio.errors import StoreError
 from krratio.pipeline.lock import only_one
@@ -13,6 +13,9 @@ from krratio.pipeline.storing import schema
 from krratio.pipeline.storing.row import COLUMNS, Row, damaged
 from krratio.pipeline.sweeping.plain import from_text, text
 from krratio.pipeline.sweeping.task import Outcome, Status, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["Store"]
 
@@ -162,6 +165,14 @@ class Store:
             if len(page) < PAGE:
                 return
             after = page[-1][0]
+
+    def frame(self) -> "pd.DataFrame":
+        """Return what is done as one table: number, parameters, seed, and what was returned."""
+        import pandas as pd
+
+        from krratio.pipeline.storing.table import table_of
+
+        return pd.DataFrame(dict(table_of(self.rows("done"), self.facts()["names"]).columns))
 
     def all_rows(self) -> Iterator[Row]:
         """Yield every row, in the plan or not, in no particular order; all numbers are 0."""
