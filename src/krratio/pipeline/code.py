@@ -11,7 +11,7 @@ from pathlib import Path
 
 from krratio.pipeline.layout import CLONE, Layout
 
-__all__ = ["CODE", "PACKAGES", "code_hash", "hash_of", "source_files", "versions"]
+__all__ = ["CODE", "PACKAGES", "code_hash", "hash_of", "source_files", "texts", "versions"]
 
 CODE = ("networks", "theory", "experiments", "auditing", "rewriting")
 """The parts of the package that a computed number can depend on."""
@@ -38,9 +38,14 @@ def source_files(layout: Layout, parts: Sequence[str]) -> Iterator[tuple[str, by
     """Yield the Python files of some parts of the package, and the lock, with their contents."""
     files = [path for part in parts for path in _python(layout.source / part)]
     files += [layout.lock] if layout.lock.exists() else []
-    for path in files:
+    return texts(files, layout.root)
+
+
+def texts(paths: Iterable[Path], root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield text files with their places below `root` and their contents."""
+    for path in paths:
         # A checkout with Windows line ends is the same source.
-        yield path.relative_to(layout.root).as_posix(), path.read_bytes().replace(b"\r\n", b"\n")
+        yield path.relative_to(root).as_posix(), path.read_bytes().replace(b"\r\n", b"\n")
 
 
 def _python(path: Path) -> list[Path]:

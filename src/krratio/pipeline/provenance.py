@@ -13,14 +13,13 @@ from typing import Any
 from nbformat import NotebookNode
 
 from krratio.pipeline import nbfile
-from krratio.pipeline.code import CODE, code_hash, hash_of, source_files, versions
+from krratio.pipeline.code import CODE, hash_of, source_files, versions
 from krratio.pipeline.layout import CLONE, Layout
 from krratio.pipeline.parameters import parameters_of
 from krratio.pipeline.registry import Chapter, load_registry
 
 __all__ = [
     "FILES",
-    "code_hash",
     "differences",
     "origin",
     "provenance",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from krratio.errors import GridError
-from krratio.pipeline.code import code_hash, hash_of
+from krratio.pipeline.code import code_hash, hash_of, texts
 from krratio.pipeline.layout import CLONE
 
 __all__ = ["CHECKPOINT", "check_call", "code_of", "find", "takes_checkpoint"]
@@ -89,6 +89,4 @@ def code_of(name: str, folder: Path | None = None) -> str:
     files = sorted(
         file.parent.rglob("*.py") if file.stem == "__init__" else file.parent.glob("*.py")
     )
-    beside = ((path.relative_to(file.parent).as_posix(), path) for path in files)
-    parts = ((name_in, path.read_bytes().replace(b"\r\n", b"\n")) for name_in, path in beside)
-    return hash_of([("krratio", kit.encode()), *parts])
+    return hash_of([("krratio", kit.encode()), *texts(files, file.parent)])

@@ -26,15 +26,19 @@ def save(name, values):
 
 
 def code(source: str, *tags: str) -> NotebookNode:
+    """Return a code cell."""
     return v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
 
 
 def make_notebook(*sources: str, parameters: str = PARAMETERS) -> NotebookNode:
+    """Return a notebook with a title, a parameters cell and code cells."""
     cells = [v4.new_markdown_cell("# A question"), code(parameters, "parameters")]
-    return v4.new_notebook(cells=cells + [code(source) for source in sources])
+    found: NotebookNode = v4.new_notebook(cells=cells + [code(source) for source in sources])
+    return found
 
 
 def entry(*figures: str, profiles: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the registry's entry of a notebook."""
     found: dict[str, Any] = {"title": "A chapter", "figures": {f: f"Title of {f}" for f in figures}}
     return found if profiles is None else {**found, "profiles": dict(profiles)}
 
@@ -42,6 +46,7 @@ def entry(*figures: str, profiles: Mapping[str, Any] | None = None) -> dict[str,
 def make_clone(
     root: Path, notebooks: Mapping[str, NotebookNode], registry: Mapping[str, Any]
 ) -> Layout:
+    """Write a clone with these notebooks."""
     layout = Layout(root)
     for folder in (layout.notebooks, layout.figures, layout.data, layout.source / "theory"):
         folder.mkdir(parents=True, exist_ok=True)
