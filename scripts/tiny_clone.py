@@ -27,7 +27,8 @@ def save(name, values):
 
 def code(source: str, *tags: str) -> NotebookNode:
     """Return a code cell."""
-    return v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+    found: NotebookNode = v4.new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+    return found
 
 
 def make_notebook(*sources: str, parameters: str = PARAMETERS) -> NotebookNode:

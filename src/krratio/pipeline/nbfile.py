@@ -12,14 +12,14 @@ __all__ = ["from_text", "read", "to_text", "write"]
 
 def from_text(text: str) -> NotebookNode:
     """Return the notebook that `text` holds, upgraded to format 4."""
-    notebook: NotebookNode = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+    notebook: NotebookNode = nbformat.reads(text, as_version=4)
     return notebook
 
 
 def to_text(notebook: NotebookNode) -> str:
     """Return `notebook` as it is written to disk; a ValidationError if it is not one."""
     nbformat.validate(notebook)
-    text: str = nbformat.writes(notebook)  # type: ignore[no-untyped-call]
+    text: str = nbformat.writes(notebook)
     return text.removesuffix("\n") + "\n"
 
 

@@ -91,7 +91,7 @@ def _is_injected(cell: NotebookNode) -> bool:
 
 
 def _node(content: dict[str, dict[str, str]]) -> NotebookNode:
-    node: NotebookNode = from_dict(content)  # type: ignore[no-untyped-call]
+    node: NotebookNode = from_dict(content)
     return node
 
 
