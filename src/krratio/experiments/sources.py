@@ -94,8 +94,8 @@ class Source:
         return sum(self.counts[split])
 
 
-_FASHION_URL: Final = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
-_SVHN_URL: Final = "http://ufldl.stanford.edu/housenumbers/"
+_FASHION_URL: Final = "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"
+_SVHN_URL: Final = "https://ufldl.stanford.edu/housenumbers/"
 
 
 def _fashion(name: str, size: int, sha256: str) -> OfficialFile:
@@ -217,7 +217,7 @@ _SVHN: Final = Source(
         }
     ),
     format="svhn",
-    home="http://ufldl.stanford.edu/housenumbers/",
+    home="https://ufldl.stanford.edu/housenumbers/",
     spellings=r"svhn",
 )
 
