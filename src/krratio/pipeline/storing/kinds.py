@@ -18,8 +18,8 @@ def kind_of(values: Iterable[Any]) -> Kind:
         return "json"
     kind = _KINDS.get(found.pop(), "json")
     present = [value for value in values if value is not None]
-    if kind == "text" and "" in present:  # an empty cell is None
-        return "json"
+    if kind == "text" and not all(value and value.isprintable() for value in present):
+        return "json"  # an empty cell is None, and a line break is best escaped
     return "json" if kind == "int" and not _fit(present) else kind
 
 

@@ -66,7 +66,10 @@ def _from_yaml(path: Path) -> Grid:
     entries["seeds"] = _seeds(entries.get("seeds", ()), path)
     entries["limits"] = _limits(entries.get("limits", {}), path)
     entries["show"] = _show(entries.get("show"), path)
-    return Grid(**entries)
+    try:
+        return Grid(**entries)
+    except GridError as error:
+        raise GridError(f"{path}, {error}") from None
 
 
 def _seeds(value: Any, path: Path) -> Any:
