@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 from krratio.commands import audit, exports, reproduce, status, sweep, verify
 from krratio.commands.codes import FAILED, INTERRUPTED, WRONG_INPUT
-from krratio.errors import ClusterError, KrratioError
+from krratio.errors import BusyError, ClusterError, KrratioError
 from krratio.pipeline.files import unwritable
 from krratio.pipeline.layout import CLONE, Layout
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, layout: Layout = CLONE) -> int:
         with _ending_like_ctrl_c():
             code: int = options.run(options, layout)
             return code
-    except ClusterError as error:
+    except (BusyError, ClusterError) as error:
         return _complain(str(error), FAILED)
     except KrratioError as error:
         return _complain(str(error), WRONG_INPUT)

@@ -12,8 +12,9 @@ from krratio.pipeline.environment import cores, environment, prepare_fonts
 from krratio.pipeline.files import unwritable
 from krratio.pipeline.interpreter import interpreter
 from krratio.pipeline.layout import CLONE, Layout
+from krratio.pipeline.lock import only_one
 from krratio.pipeline.outcome import Outcome
-from krratio.pipeline.plan import Destination, destination, plan
+from krratio.pipeline.plan import Destination, Job, destination, plan
 from krratio.pipeline.pool import FINAL, Task, run_tasks
 from krratio.pipeline.progress import Progress
 from krratio.pipeline.report import Report, Row
@@ -64,6 +65,8 @@ def reproduce(options: Options, layout: Layout = CLONE) -> Report:
         Before anything runs, if the registry, the parameters or the options are wrong.
     OSError
         If the temporary folder cannot be written; nothing else was touched.
+    BusyError
+        If another run writes to the same place; nothing ran.
     KeyboardInterrupt
         After the running notebooks were ended and the temporary folder removed; units that were
         complete by then stay.
@@ -74,7 +77,11 @@ def reproduce(options: Options, layout: Layout = CLONE) -> Report:
         raise ParameterError(f"--cell-timeout is {options.cell_timeout}; give a positive number")
     to = destination(layout, options.profile, options.out)
     jobs = plan(layout, options.profile, options.only)
-    to.scratch.mkdir(parents=True, exist_ok=True)
+    with only_one(to.scratch / "reproduce.lock", f"{to.figures} and {to.notebooks}"):
+        return _reproduce(jobs, options, to, layout)
+
+
+def _reproduce(jobs: list[Job], options: Options, to: Destination, layout: Layout) -> Report:
     temporary = Path(tempfile.mkdtemp(prefix="tmp-", dir=to.scratch)).resolve()
     failed = to.scratch.resolve() / "failed"
     outcomes = [Outcome(job, temporary / job.stem, failed / f"{job.stem}.ipynb") for job in jobs]

@@ -61,7 +61,8 @@ def _local(distributed: Any, jobs: int) -> Iterator[Any]:
             processes=True,
             memory_limit=0,  # the sandbox has its own limit
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # of the health page, which Dask always serves
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
         )
     except (OSError, RuntimeError) as error:

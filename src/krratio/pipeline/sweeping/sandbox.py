@@ -34,7 +34,7 @@ class Sandbox:
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
-        self._printed = _nameless_file()
+        self._printed: BinaryIO | None = None
         self._is_fresh = True
         self._is_abandoned = False
 
@@ -71,15 +71,18 @@ class Sandbox:
                 assert pipe is not None
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
-        self._child = None
+        if self._printed is not None:
+            self._printed.close()
+        self._child = self._printed = None
 
     def _attempt(self, request: Mapping[str, Any], limits: Limits, attempt: int) -> dict[str, Any]:
         """Return the answer; an empty one if the task is to be tried again."""
         child = self._running()
         was_fresh, self._is_fresh = self._is_fresh, False
+        assert child.stdin is not None
+        assert self._printed is not None
         self._printed.seek(0)
         self._printed.truncate()
-        assert child.stdin is not None
         try:
             child.stdin.write((text(request) + "\n").encode())
             child.stdin.flush()
@@ -105,6 +108,7 @@ class Sandbox:
     def _running(self) -> "subprocess.Popen[bytes]":
         if self._child is None:
             self._is_fresh = True
+            self._printed = _nameless_file()
             # A session of its own: Ctrl-C is for whoever runs the sweep, and what a task has
             # started ends with it.
             self._child = subprocess.Popen(
@@ -135,10 +139,11 @@ class Sandbox:
 
     def _how_it_died(self, child: "subprocess.Popen[bytes]") -> str:
         code = child.wait()
-        self.close()
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        assert self._printed is not None
         self._printed.seek(0)
         printed = self._printed.read()[-TAIL:].decode(errors="replace").strip()
+        self.close()
         return f"{name}; it last printed {printed!r}" if printed else name
 
 
