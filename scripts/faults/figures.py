@@ -39,12 +39,13 @@ def ending(number: signal.Signals) -> Inject:
         peace, tally = undisturbed(), _Tally()
         for turn in range(times):
             layout = fresh(folder / str(turn))
+            before = committed(layout)
             process = start(layout, "reproduce")
             time.sleep(generator.uniform(0.0, peace.seconds))
             os.kill(process.pid, number)
             process.communicate(timeout=LIMIT)
             if number != signal.SIGKILL:  # told to end, it leaves each unit old or new
-                tally.add(Found.of(committed(layout), peace.before, peace.after))
+                tally.add(Found.of(committed(layout), before, peace.after))
             reproduce(layout)
             tally.add(Found.of(committed(layout), peace.after))
         return tally.outcome(times, "the next run made what was missing")
@@ -57,10 +58,11 @@ def kill_kernel(folder: Path, times: int, generator: Generator) -> Outcome:
     peace, tally, killed = undisturbed(), _Tally(), 0
     for turn in range(times):
         layout = fresh(folder / str(turn))
+        before = committed(layout)
         process = start(layout, "reproduce")
         killed += _kill_a_kernel(process.pid, generator)
         process.communicate(timeout=LIMIT)
-        tally.add(Found.of(committed(layout), peace.before, peace.after))
+        tally.add(Found.of(committed(layout), before, peace.after))
         reproduce(layout)
         tally.add(Found.of(committed(layout), peace.after))
     return tally.outcome(killed, "its notebook stayed as it was, the others were made")
