@@ -11,8 +11,8 @@ from krratio.errors import ClusterError, MissingExtraError
 __all__ = ["connect", "threads"]
 
 SETTINGS = {
-    # A task runs in a process of its own, so that a worker only dies when something kills it.
-    "distributed.scheduler.allowed-failures": 2,
+    # What a dead worker was running comes back to the driver, which counts.
+    "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,  # a task goes to a free worker, or waits for one
     "distributed.admin.low-level-log-length": 1000,
     "distributed.diagnostics.nvml": False,

@@ -9,7 +9,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -19,6 +19,7 @@ from typing import Any
 from krratio.errors import ClusterError, KrratioError
 from krratio.pipeline.sweeping.chunk import abandon, now, run_chunk
 from krratio.pipeline.sweeping.cluster import threads
+from krratio.pipeline.sweeping.sandbox import ATTEMPTS
 from krratio.pipeline.sweeping.task import Limits, Outcome, Task
 
 __all__ = ["Engine"]
@@ -74,6 +75,7 @@ class Engine:
         self._flying: list[_Flight] = []
         self._back: deque[tuple[Task, ...]] = deque()  # to be sent again
         self._each = CHUNK_SECONDS  # seconds of a task, estimated
+        self._deaths: Counter[str] = Counter()  # of workers, by the key of what they ran
         self._numbers = itertools.count()
         self._something_is_back = threading.Event()
         self._capacity, self._asked = 0, -FRESH
@@ -200,15 +202,20 @@ class Engine:
         )
 
     def _killed(self, flight: _Flight, error: Any) -> Ended:
-        """Blame a task that ran alone; send the tasks of a chunk one by one."""
+        """Send what a dead worker was running again; blame a task that is there time and again."""
+        self._asked = -FRESH  # there is a thread less: nothing must wait behind another task
         if len(flight.tasks) > 1:
             self._back.extend((task,) for task in flight.tasks)
             return []
         (task,) = flight.tasks
-        attempts = int(error.allowed_failures) + 1
-        reason = f"its worker died {attempts} times while it ran"
+        self._deaths[task.key] += int(error.allowed_failures) + 1
+        died = self._deaths[task.key]
+        if died < ATTEMPTS:
+            self._back.append((task,))
+            return []
+        reason = f"its worker died {died} times while it ran"
         seconds = time.monotonic() - flight.began
-        return [(task, Outcome(task.key, None, reason, attempts, seconds, now(), {}))]
+        return [(task, Outcome(task.key, None, reason, died, seconds, now(), {}))]
 
     def _abandon(self) -> None:
         """Let go of what is out; workers that are not ours stop running it."""
