@@ -7,6 +7,8 @@ RUN := .venv/bin/python -m
 ARGS ?=
 # One worker a core, at most 8: each of them imports torch.
 WORKERS ?= auto --maxprocesses=8
+# Branches of the package that the tests take; with ARGS, which may choose some tests, not asked for.
+COVERAGE ?= --cov --cov-report=term --cov-fail-under=95
 # What `make soak` repeats, and the master seeds it does it with.
 SOAKED ?= 04_three_counts 05_exact_dimension 06_the_law 07_phase_transition 08_block_designs \
   09_real_architectures
@@ -27,12 +29,12 @@ figures: .venv/ready ## run every notebook and regenerate every figure (ARGS="--
 	$(RUN) krratio reproduce $(ARGS)
 
 test: .venv/ready ## run pytest, then nbval on the committed notebooks
-	$(RUN) pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	$(RUN) pytest -n $(WORKERS) --dist worksteal $(if $(ARGS),$(ARGS),$(COVERAGE))
 	@if ls notebooks/*.ipynb >/dev/null 2>&1; then set -x; \
 	  $(RUN) pytest --nbval --nbval-current-env --nbval-cell-timeout=280 \
 	    -n $(WORKERS) --dist loadfile notebooks; fi
 
-soak: .venv/ready ## run the chapters of measured claims with three other master seeds (minutes)
+soak: .venv/ready ## chapters of measured claims with other master seeds, then every fault (an hour)
 	@mkdir -p runs/soak
 	@for seed in $(SEEDS); do for chapter in $(SOAKED); do \
 	  KRRATIO_FIGURES=runs/soak .venv/bin/papermill -k python3 --no-progress-bar -p seed $$seed \
@@ -40,6 +42,7 @@ soak: .venv/ready ## run the chapters of measured claims with three other master
 	  && echo "$$chapter holds with seed $$seed" \
 	  || { echo "$$chapter fails with seed $$seed: runs/soak/$$chapter-$$seed.log"; exit 1; }; \
 	done; done
+	.venv/bin/python scripts/inject_faults.py --thorough
 
 lab: .venv/ready ## open JupyterLab on the notebooks
 	$(RUN) jupyterlab notebooks

@@ -75,6 +75,7 @@ def test_the_library_example_runs_and_prints_what_it_says(capsys):
         ),
         ("benchmarks/audit.py", "--networks convnext --repeats 1", "krratio_MB"),
         ("benchmarks/decompositions.py", "--sizes 16 24 --repeats 1", "peer_over_ours"),
+        ("benchmarks/sweeps.py", "--tasks 200 --workers 1 --memory 200", "beyond Dask's own"),
     ],
 )
 def test_the_benchmarks_that_are_named_run(script, options, said):
@@ -110,6 +111,17 @@ def test_the_table_of_audits_holds_the_recorded_numbers():
         assert f"| {row.network} | {row.parameters:,} | {values}" in README
 
 
+def test_the_table_of_sweeps_holds_the_recorded_numbers():
+    recorded = pd.read_csv(ROOT / "benchmarks/results/sweeps.csv")
+    for row in recorded.itertuples():
+        assert f"| {row.workers} | {row.sweep:,.0f} | {row.dask:,.0f} | {row.ratio:.1f} |" in README
+    assert recorded.set_index("workers").loc[2, "sweep"] >= 500
+    memory = pd.read_csv(ROOT / "benchmarks/results/sweeps-memory.csv")["driver_MB"]
+    assert memory.max() < 1.05 * memory[1]
+    costs = pd.read_csv(ROOT / "benchmarks/results/sweeps-costs.csv").set_index("what")["ms"]
+    assert costs["task of 0.3 s, beyond Dask's own"] <= 5
+
+
 def test_inline_commands_are_known():
     """What cannot run in a test is listed here, with what else checks it."""
     checked_elsewhere = {
@@ -121,6 +133,7 @@ def test_inline_commands_are_known():
         "python benchmarks/estimators.py",  # above
         "python benchmarks/audit.py",  # above
         "python benchmarks/decompositions.py",  # above
+        "python benchmarks/sweeps.py",  # above
         "krratio audit MODULE:CALLABLE",  # one of its kind above, and test_audit_command.py
     }
     gallery = "krratio reproduce --only "  # below, and one of its kind above

@@ -14,7 +14,7 @@ SETTINGS = {
     # What a dead worker was running comes back to the driver, which counts.
     "distributed.scheduler.allowed-failures": 0,
     "distributed.scheduler.work-stealing": False,  # a task goes to a free worker, or waits for one
-    "distributed.admin.low-level-log-length": 1000,
+    "distributed.admin.low-level-log-length": 10,  # whole messages, with all that tasks are given
     "distributed.diagnostics.nvml": False,
     "distributed.comm.retry.count": 2,
 }
