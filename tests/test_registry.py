@@ -68,7 +68,7 @@ def test_a_wrong_registry_is_refused_by_name(
 def test_a_key_given_twice_is_refused_instead_of_the_last_one_winning(tmp_path: Path) -> None:
     layout = clone(tmp_path, {}, "01_a")
     layout.registry.write_text("01_a:\n  title: A\n  figures: {}\n  title: B\n")
-    with pytest.raises(RegistryError, match="'title' is given 2 times in the mapping at line 2"):
+    with pytest.raises(RegistryError, match="'title' is given twice in the mapping at line 2"):
         load_registry(layout)
 
 
@@ -82,3 +82,12 @@ def test_text_that_is_no_yaml_is_refused_with_the_file_name(tmp_path: Path) -> N
 def test_outside_a_clone_the_missing_registry_is_explained(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match="works in a clone of the repository"):
         load_registry(Layout(tmp_path))
+
+
+@pytest.mark.parametrize("stem", ["../elsewhere", "/etc/passwd", "link"])
+def test_a_notebook_outside_of_its_folder_is_refused(tmp_path: Path, stem: str) -> None:
+    layout = make_clone(tmp_path / "clone", {"01_a": make_notebook()}, {stem: entry()})
+    (tmp_path / "outside.ipynb").write_text("{}")
+    (layout.notebooks / "link.ipynb").symlink_to(tmp_path / "outside.ipynb")
+    with pytest.raises(RegistryError, match=f"notebook '{stem}' is .*stays inside"):
+        load_registry(layout)

@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from krratio.errors import RegistryError
+from krratio.errors import ParameterError, RegistryError
 from krratio.figure_ids import is_figure_id
 from krratio.pipeline import yamlfile
+from krratio.pipeline.inside import inside
 from krratio.pipeline.layout import Layout
 
 __all__ = ["PROFILES", "Chapter", "Registry", "load_registry"]
@@ -82,6 +83,8 @@ def load_registry(layout: Layout) -> Registry:
         used twice, or if the notebooks it names are not exactly those on disk.
     """
     registry = Registry(tuple(_chapter(stem, entry) for stem, entry in _read(layout).items()))
+    for chapter in registry.chapters:
+        _check_place(chapter.stem, layout)
     _check_ids(registry)
     _check_notebooks(registry, layout)
     return registry
@@ -119,6 +122,13 @@ def _chapter(stem: Any, entry: Any) -> Chapter:
     _only(profiles, OVERRIDABLE, f"{where}, profiles")
     overrides = {name: _mapping(p, f"{where}, profile {name}") for name, p in profiles.items()}
     return Chapter(stem, title, figures, overrides)
+
+
+def _check_place(stem: str, layout: Layout) -> None:
+    try:
+        inside(layout.notebooks, f"{stem}.ipynb", f"figures.yaml, notebook {stem!r}")
+    except ParameterError as error:
+        raise RegistryError(str(error)) from None
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from krratio.errors import KrratioError
 
 __all__ = ["LARGEST", "read"]
 
-LARGEST = 1_000_000
+LARGEST = 200_000
 """Bytes; the registry has 10,000."""
 
 DEEPEST = 20
@@ -21,14 +21,13 @@ class _UniqueKeys(yaml.SafeLoader):
     """YAML without tags, but a key given twice is an error instead of the last one winning."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
-        for key, times in seen.items():
-            if times > 1:
-                line = node.start_mark.line + 1
-                raise yaml.YAMLError(
-                    f"{key!r} is given {times} times in the mapping at line {line}"
-                )
-        return super().construct_mapping(node, deep=deep)
+        found = super().construct_mapping(node, deep=deep)
+        if len(found) < len(node.value):
+            seen = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+            twice = [key for key, times in seen.items() if times > 1] or ["a key"]
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"{twice[0]!r} is given twice in the mapping at line {line}")
+        return found
 
 
 def read(path: Path, error: type[KrratioError]) -> Any:
@@ -42,8 +41,11 @@ def read(path: Path, error: type[KrratioError]) -> Any:
     FileNotFoundError
         If there is no such file.
     """
-    with path.open("rb") as file:
-        content = file.read(LARGEST + 1)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except (IsADirectoryError, ValueError) as problem:
+        raise error(f"{path} is no file that can be read: {problem}") from None
     if len(content) > LARGEST:
         raise error(f"{path} has more than {LARGEST:,} bytes; that is no file of this kind")
     try:
@@ -56,7 +58,7 @@ def read(path: Path, error: type[KrratioError]) -> Any:
 
 
 def _check_bounds(text: str) -> None:
-    """Refuse what is too deep, and aliases: a few lines of them can mean gigabytes."""
+    """Refuse what is too deep, tags, and aliases: a few lines of these can mean gigabytes."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent)
@@ -64,5 +66,8 @@ def _check_bounds(text: str) -> None:
         where = f"line {event.start_mark.line + 1}" if event.start_mark else "it"
         if isinstance(event, yaml.AliasEvent):
             raise yaml.YAMLError(f"{where} has an alias (*name); write it out")
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            raise yaml.YAMLError(f"{where} has a tag ({tag}); write plain values")
         if depth > DEEPEST:
             raise yaml.YAMLError(f"{where} lies more than {DEEPEST} levels deep")
