@@ -1,0 +1,1 @@
+"""Whether an installation can be trusted: what is installed and found, and what it computes."""
