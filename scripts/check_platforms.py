@@ -21,7 +21,7 @@ import time
 from dataclasses import asdict, dataclass, fields
 
 from krratio.paths import DATA, NOTEBOOKS, ROOT, RUNS
-from krratio.pipeline.code import code_hash
+from krratio.pipeline.records import seal
 from krratio.pipeline.runlog import processor
 from krratio.writing import write_text
 
@@ -95,10 +95,10 @@ def record(results: list[Result]) -> None:
     facts = {
         "hardware": f"{processor()}, {platform.machine()}",
         "variants": VARIANTS,
-        "code": code_hash(),
         "python": platform.python_version(),
     }
     write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    seal("platforms", [RECORD.name])
 
 
 def page() -> str:

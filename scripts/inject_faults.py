@@ -23,7 +23,7 @@ from faults.registry import FAULTS
 from faults.report import page, read, to_csv
 from faults.running import Row, program_hash, run
 from krratio.paths import DATA, ROOT, RUNS
-from krratio.pipeline.code import code_hash
+from krratio.pipeline.records import seal
 from krratio.writing import write_text
 
 RECORD = DATA / "results" / "faults.csv"
@@ -58,10 +58,10 @@ def record(rows: list[Row], options: argparse.Namespace) -> None:
         "thorough": options.thorough,
         "seed": options.seed,
         "seconds": round(sum(row.seconds for row in rows)),
-        "code": code_hash(),
         "program": program_hash(),
     }
     write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    seal("faults", [RECORD.name])
     report(RECORD, PAGE)
 
 

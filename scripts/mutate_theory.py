@@ -294,7 +294,7 @@ def record(results: Sequence[Result], everything: int, seed: int) -> None:
     """Write the record and where it comes from."""
     from importlib.metadata import version
 
-    from krratio.pipeline.code import code_hash
+    from krratio.pipeline.records import seal
     from krratio.writing import write_text
 
     rows = sorted(results, key=lambda r: (r.file, r.line, r.operator, r.occurrence))
@@ -307,10 +307,10 @@ def record(results: Sequence[Result], everything: int, seed: int) -> None:
         "tool": f"{TOOL} {version(TOOL)}",
         "population": everything,
         "seed": seed,
-        "code": code_hash(),
         "python": platform.python_version(),
     }
     write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
+    seal("mutants", [RECORD.name])
 
 
 def report() -> None:

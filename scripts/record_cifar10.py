@@ -17,6 +17,7 @@ import torch
 import krratio as kr
 from krratio.experiments.image_regression import ImageRegression, train_grid
 from krratio.paths import DATA, RUNS
+from krratio.pipeline.records import seal
 from krratio.writing import write_text
 
 SETTINGS: dict[str, Any] = {"kernel": 5, "pool": 7, "ridge": 1e-2}
@@ -84,6 +85,7 @@ def main() -> None:
         "versions": {m.__name__: m.__version__.split("+")[0] for m in (np, scipy, torch, pd)},
     }
     write_text(folder / "cifar10-linear.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    seal("cifar10-linear", ["cifar10-linear.csv"])
 
 
 if __name__ == "__main__":

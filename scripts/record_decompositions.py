@@ -20,6 +20,7 @@ import torch
 import krratio as kr
 from krratio.experiments.classifying import Images
 from krratio.paths import DATA, RUNS
+from krratio.pipeline.records import seal
 from krratio.rewriting.trial import Trial
 from krratio.writing import write_text
 
@@ -58,6 +59,7 @@ def main() -> None:
         "torch": torch.__version__,
     }
     write_text(DATA / "results/decomposed-classifiers.json", json.dumps(facts, indent=1) + "\n")
+    seal("decomposed-classifiers", ["decomposed-classifiers.csv"])
 
 
 if __name__ == "__main__":

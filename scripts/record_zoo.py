@@ -40,6 +40,7 @@ import krratio as kr
 from krratio.auditing.audit import Audit
 from krratio.auditing.structure.blocks import CLASSES
 from krratio.paths import DATA
+from krratio.pipeline.records import seal
 from krratio.writing import write_text
 
 # Year of the first publication, module of pytorchcv.models, constructor.
@@ -249,6 +250,7 @@ def _write(rows: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> pd.DataF
         "threads": torch.get_num_threads(),
     }
     write_text(DATA / "results/audit-zoo.json", json.dumps(versions, indent=1) + "\n")
+    seal("audit-zoo", ["audit-zoo.csv", "audit-zoo-blocks.csv"])
     return frame
 
 

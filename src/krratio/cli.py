@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from krratio.commands import audit, doctor, exports, reproduce, status, sweep, verify
+from krratio.commands import audit, doctor, exports, records, reproduce, status, sweep, verify
 from krratio.commands.codes import FAILED, INTERRUPTED, WRONG_INPUT
 from krratio.errors import BusyError, ClusterError, KrratioError
 from krratio.pipeline.files import unwritable
@@ -16,7 +16,7 @@ from krratio.pipeline.layout import CLONE, Layout
 
 __all__ = ["main"]
 
-COMMANDS = (reproduce, audit, sweep, status, exports, verify, doctor)
+COMMANDS = (reproduce, audit, sweep, status, exports, verify, records, doctor)
 """In the order of the help."""
 
 
