@@ -142,7 +142,7 @@ def test_what_failed_is_as_it_was_and_nothing_temporary_is_left(run: Run) -> Non
     assert changed == {"good-line", "plain-line", "01_good", "05_plain"}
     assert set(run.before) <= set(run.after)
     left = sorted(path.name for path in run.layout.runs.iterdir())
-    assert left == ["failed", "log.jsonl"]
+    assert left == ["failed", "log.jsonl", "reproduce.lock"]
 
 
 def test_a_failed_notebook_is_kept_as_far_as_it_ran(run: Run) -> None:

@@ -17,7 +17,7 @@ from krratio.pipeline.sweeping.cluster import connect
 from krratio.pipeline.sweeping.engine import Engine
 from krratio.pipeline.sweeping.function import code_of
 from krratio.pipeline.sweeping.grid import Grid
-from krratio.pipeline.sweeping.progress import SweepProgress
+from krratio.pipeline.sweeping.progress import EVERY, SweepProgress
 from krratio.pipeline.sweeping.stopping import Stop
 from krratio.pipeline.sweeping.summary import Summary, summary_of
 from krratio.pipeline.sweeping.task import Status, Task
@@ -50,6 +50,8 @@ class SweepOptions:
         Seed of a random order, so that what is finished early stands for the whole grid.
     patience : float
         Seconds to wait for another sweep on the same store to end.
+    every : float
+        Seconds between two tables on stderr; infinity for none.
     """
 
     store: Path | None = None
@@ -60,6 +62,7 @@ class SweepOptions:
     max_hours: float | None = None
     shuffle: int | None = None
     patience: float = 0.0
+    every: float = EVERY
 
     def __post_init__(self) -> None:
         if self.jobs is not None and not 1 <= self.jobs <= 4096:
@@ -119,7 +122,10 @@ def sweep(grid: Grid, options: SweepOptions | None = None, layout: Layout = CLON
         finished = counts["done"] + counts["failed"]
         stopped = ""
         if counts["pending"]:
-            with SweepProgress(len(grid), finished, summary) as progress, Stop() as stop:
+            with (
+                SweepProgress(len(grid), finished, summary, options.every) as progress,
+                Stop() as stop,
+            ):
                 stopped = _run(store, grid, options, progress, stop)
         return SweepReport(path, store.counts(), stopped, summary)
 

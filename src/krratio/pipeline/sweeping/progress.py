@@ -11,7 +11,7 @@ from tqdm import tqdm
 from krratio.pipeline.sweeping.summary import Summary
 from krratio.pipeline.sweeping.task import Outcome, Task
 
-__all__ = ["SweepProgress"]
+__all__ = ["EVERY", "SweepProgress", "duration"]
 
 EVERY = 30.0
 """Seconds between two tables."""
