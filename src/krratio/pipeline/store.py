@@ -287,6 +287,8 @@ class Store:
             if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
                 raise StoreError(f"{self.path} is no store of krratio; give another file") from None
             raise self._damaged(str(error)) from None
+        except UnicodeDecodeError as error:  # of a name or a text in the file
+            raise self._damaged(str(error)) from None
 
     def _damaged(self, what: str) -> StoreError:
         return damaged(self.path, what)

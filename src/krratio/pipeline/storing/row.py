@@ -132,4 +132,7 @@ def damaged(path: Path, what: str) -> StoreError:
 
 
 def _checksum(values: tuple[Any, ...]) -> str:
-    return hashlib.sha256(text(values).encode()).hexdigest()
+    """Return the SHA-256 of values; of bytes, which no row holds, their text in Python."""
+    return hashlib.sha256(
+        text([repr(v) if isinstance(v, bytes) else v for v in values]).encode()
+    ).hexdigest()
