@@ -304,3 +304,11 @@ def test_a_path_of_a_configuration_stays_inside(tmp_path: Path, name: str) -> No
 def test_a_row_reads_what_it_wrote(tmp_path: Path) -> None:
     row = Row(task(3)).after(outcome(task(3), {"y": math.pi}))
     assert Row.read(3, row.values(), tmp_path) == row
+
+
+def test_a_store_whose_names_are_no_text_is_damaged(store: kr.Store) -> None:
+    store.close()
+    content = store.path.read_bytes()
+    store.path.write_bytes(content.replace(b"INDEX by_status", b"INDEX by_statu\xff"))
+    with pytest.raises(StoreError, match=r"a\.sqlite is damaged"):
+        kr.Store(store.path)
