@@ -144,11 +144,12 @@ def test_the_code_of_a_package_is_all_of_it(tmp_path: Path) -> None:
 
 
 def test_a_module_of_the_same_name_in_another_folder_is_another_one(tmp_path: Path) -> None:
-    for name in ("one", "two"):
+    for name in ("one", "one/two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "same_name.py").write_text(f"def f():\n    return '{name}'\n")
     assert find("same_name:f", tmp_path / "one")() == "one"
-    assert find("same_name:f", tmp_path / "two")() == "two"
+    assert find("same_name:f", tmp_path / "one" / "two")() == "one/two"
+    assert find("same_name:f", tmp_path / "one")() == "one"
 
 
 # Files.

@@ -101,7 +101,7 @@ def two_at_once(folder: Path, times: int, _generator: Generator) -> Outcome:
 
 def _until_locked(layout: Layout) -> None:
     until = time.monotonic() + LIMIT
-    while not (layout.runs / "reproduce.lock.holder").exists() and time.monotonic() < until:
+    while not (layout.runs / "lock.holder").exists() and time.monotonic() < until:
         time.sleep(0.02)
 
 

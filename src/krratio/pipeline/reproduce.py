@@ -77,7 +77,7 @@ def reproduce(options: Options, layout: Layout = CLONE) -> Report:
         raise ParameterError(f"--cell-timeout is {options.cell_timeout}; give a positive number")
     to = destination(layout, options.profile, options.out)
     jobs = plan(layout, options.profile, options.only)
-    with only_one(to.scratch / "reproduce.lock", f"{to.figures} and {to.notebooks}"):
+    with only_one(to.scratch / "lock", f"{to.figures} and {to.notebooks}"):
         return _reproduce(jobs, options, to, layout)
 
 

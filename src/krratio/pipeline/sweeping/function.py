@@ -47,7 +47,8 @@ def _search_first(folder: Path, top: str) -> None:
     sys.path[:] = [str(folder), *(place for place in sys.path if place != str(folder))]
     is_there = (folder / f"{top}.py").is_file() or (folder / top).is_dir()
     loaded = getattr(sys.modules.get(top), "__file__", None)
-    if is_there and loaded and not Path(loaded).is_relative_to(folder):
+    ours = {(folder / f"{top}.py").resolve(), (folder / top / "__init__.py").resolve()}
+    if is_there and loaded and Path(loaded).resolve() not in ours:
         importlib.invalidate_caches()
         for known in [m for m in sys.modules if m.partition(".")[0] == top]:
             del sys.modules[known]
