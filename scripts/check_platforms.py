@@ -33,12 +33,21 @@ VARIANTS: dict[str, dict[str, str]] = {
     "as it is": {},
     "OpenBLAS Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
     "OpenBLAS Nehalem": {"OPENBLAS_CORETYPE": "Nehalem"},
-    "ATen default": {"ATEN_CPU_CAPABILITY": "default"},
+    "ATen and MKL plain": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
     "2 threads": {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
 }
 """What each variant sets; unless it says otherwise, one thread."""
 
 THREADS = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+FINGERPRINT = """
+import hashlib, numpy, torch
+a = numpy.random.default_rng(0).normal(size=(200, 200))
+b = torch.from_numpy(a)
+for value in (a @ a, numpy.linalg.svd(a)[1], (b @ b).numpy(), torch.linalg.svdvals(b).numpy()):
+    print(hashlib.sha256(value.tobytes()).hexdigest()[:8])
+"""
+"""Prints the hashes of two results of numpy and two of torch: another code rounds otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +66,30 @@ def source(notebook: str) -> str:
     return hashlib.sha256((NOTEBOOKS / f"{notebook}.ipynb").read_bytes()).hexdigest()[:16]
 
 
+def environment(variant: str) -> dict[str, str]:
+    """Return the environment of a variant's processes."""
+    chosen = {name for setting in VARIANTS.values() for name in setting}
+    inherited = {name: value for name, value in os.environ.items() if name not in chosen}
+    return {**inherited, **THREADS, **VARIANTS[variant]}
+
+
+def fingerprint(variant: str) -> list[str]:
+    """Return the hashes that show whether the variant computes otherwise at all."""
+    command = [sys.executable, "-c", FINGERPRINT]
+    return subprocess.run(
+        command, env=environment(variant), capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
 def check(notebook: str, variant: str) -> Result:
     """Run one notebook under one variant."""
     nbval = ("--nbval", "--nbval-current-env", "--nbval-cell-timeout=600")
     file = f"notebooks/{notebook}.ipynb"
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("OPENBLAS")}
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *nbval, file],
         cwd=ROOT,
-        env={**inherited, **THREADS, **VARIANTS[variant]},
+        env=environment(variant),
         capture_output=True,
         text=True,
         check=False,
@@ -95,10 +118,18 @@ def record(results: list[Result]) -> None:
     facts = {
         "hardware": f"{processor()}, {platform.machine()}",
         "variants": VARIANTS,
+        "fingerprints": {variant: fingerprint(variant) for variant in VARIANTS},
         "python": platform.python_version(),
     }
     write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
     seal("platforms", [RECORD.name])
+
+
+def moved(plain: list[str], other: list[str]) -> str:
+    """Say which results of the fingerprint have other bits than as it is."""
+    names = ("numpy's products", "numpy's SVD", "torch's products", "torch's SVD")
+    found = [name for name, a, b in zip(names, plain, other, strict=True) if a != b]
+    return f"; other bits in {', '.join(found)}" if found else ""
 
 
 def page() -> str:
@@ -107,8 +138,10 @@ def page() -> str:
         rows = {(row["notebook"], row["variant"]): row["holds"] for row in csv.DictReader(file)}
     facts = json.loads(RECORD.with_suffix(".json").read_text(encoding="utf-8"))
     notebooks = sorted({notebook for notebook, _ in rows})
+    plain = facts["fingerprints"]["as it is"]
     settings = [
         f"- **{name}**: {', '.join(f'`{k}={v}`' for k, v in chosen.items()) or 'nothing set'}"
+        + moved(plain, facts["fingerprints"][name])
         for name, chosen in facts["variants"].items()
     ]
     table = [

@@ -12,8 +12,8 @@ from flint import nmod_mat
 PRIME = 2**61 - 1
 
 
-def dimension(equation, shapes, seed=0):
-    """Rank of factors -> einsum(equation, *factors) at a random point modulo 2^61 - 1."""
+def dimension(equation, shapes, seed=0, constants=()):
+    """Rank of factors -> einsum(equation, *factors, *constants) at a random point, mod 2^61 - 1."""
     draw = random.Random(seed)
     factors = [
         np.array([draw.randrange(PRIME) for _ in range(int(np.prod(s)))], object).reshape(s)
@@ -24,7 +24,7 @@ def dimension(equation, shapes, seed=0):
         for entry in np.ndindex(factor.shape):
             unit = np.zeros(factor.shape, object)
             unit[entry] = 1
-            changed = [*factors[:place], unit, *factors[place + 1 :]]
+            changed = [*factors[:place], unit, *factors[place + 1 :], *constants]
             rows.append(contracted(equation, changed).reshape(-1))
     entries = [int(v) % PRIME for row in rows for v in row]
     return int(nmod_mat(len(rows), len(rows[0]), entries, PRIME).rank())

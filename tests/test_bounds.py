@@ -171,6 +171,16 @@ def test_var1_bounds_contain_those_of_ar1_and_the_covariances_of_a_stretch():
     assert values[-1] < high < 4 * values[-1]
 
 
+@pytest.mark.parametrize("radius", [0.5, 0.99])
+@pytest.mark.parametrize("angle", [0.7, 2.0])
+def test_var1_bounds_of_a_damped_rotation_are_those_at_its_own_frequency(radius, angle):
+    """Singular values of I - A e^(-iw) are |1 - r e^(i(+-t - w))|: the least is 1 - r, at w = t."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    low, high = kr.bounds.var1_spectral_bounds(radius * turn, np.diag([1.0, 3.0]))
+    assert 0.97 / (1 + radius) ** 2 < low <= 1 / (1 + radius) ** 2
+    assert 3 / (1 - radius) ** 2 <= high < 3 * 1.03 / (1 - radius) ** 2
+
+
 def test_a_process_with_a_unit_root_or_without_noise_is_refused():
     with pytest.raises(ValueError, match="spectral radius 1;"):
         kr.bounds.var1_spectral_bounds(np.eye(2), np.eye(2))

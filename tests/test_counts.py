@@ -1,6 +1,7 @@
 """Every formula against brute force on unequal sizes, and networks against their formulas."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -115,6 +116,18 @@ def test_a_cp_network(l, R, K, P):
     assert counts.intrinsic == cp_network_dimension(l, R, K, P)
     assert counts.naive == R * (sum(l) + K) + K * P
     assert counts.covering >= counts.folded >= counts.intrinsic
+    k, volume = min(K, R, P), math.prod(l)
+    assert counts.covering == k * R ** len(l) + R * sum(l) + k * P
+    assert counts.folded == R * (sum(l) + P) - (R * P - k * (R + P) if k < min(R, P) else 0)
+    assert (counts.ambient, counts.format) == (volume * P, "cp")
+
+
+def test_the_counts_of_a_cp_network_by_hand():
+    counts = kr.counts.cp(l=(3, 4), R=2, K=5, P=6)
+    numbers = (counts.naive, counts.covering, counts.folded, counts.intrinsic, counts.ambient)
+    assert numbers == (54, 8 + 14 + 12, 26, 22, 72)
+    narrow = kr.counts.cp(l=(3, 4), R=3, K=2, P=6)
+    assert (narrow.naive, narrow.covering, narrow.folded) == (39, 18 + 21 + 12, 27 + 12)
 
 
 SPORADIC = [
@@ -129,6 +142,22 @@ SPORADIC = [
 def test_sporadic_defects_of_cp(modes, rank, value):
     assert kr.counts.cp_dimension(modes, rank) == value == cp_tensor_dimension(modes, rank)
     assert value < expected_cp_dimension(modes, rank)
+
+
+@pytest.mark.parametrize(
+    ("modes", "rank", "value"),
+    [
+        ((7,), 2, 7),
+        ((3, 5), 2, 2 * (8 - 2)),
+        ((5, 3), 3, 15),
+        ((1, 4, 6), 3, 3 * (10 - 3)),  # a mode of size one is none
+        ((3, 6, 6), 8, 8 * (15 - 2)),  # of even size: no defect
+        ((2, 3, 9), 5, 5 * (6 + 9 - 5)),  # unbalanced
+        ((2, 3, 9), 6, 54),
+    ],
+)
+def test_dimensions_of_cp_by_hand(modes, rank, value):
+    assert kr.counts.cp_dimension(modes, rank) == value == cp_tensor_dimension(modes, rank)
 
 
 def test_every_small_cp_format_has_the_tabulated_dimension():
@@ -198,6 +227,29 @@ def test_other_networks_are_counted_by_their_channel_edges():
     assert int(kr.intrinsic_dimension(net, (2, 5, 5))) <= counts.ambient < counts.intrinsic
     with_offsets = kr.count(net, (2, 5, 5), bias=True)
     assert with_offsets.naive == counts.naive + 3 + 5
+
+
+def test_a_stack_of_linear_layers_has_the_dimension_of_matrices_of_the_smallest_rank():
+    net = nn.Sequential(*(nn.Linear(*sizes, bias=False) for sizes in ((5, 2), (2, 4), (4, 3))))
+    counts = kr.count(net, (5,))
+    assert counts.format == "network"
+    assert counts.naive == 10 + 8 + 12
+    assert counts.intrinsic == 2 * (5 + 3 - 2)
+    assert counts.ambient == 15
+
+
+def test_the_scales_of_batchnorm_are_parameters_of_a_plain_network():
+    layers = conv(2, 3, (3, 2)), nn.BatchNorm2d(3), nn.AvgPool2d(4), nn.Flatten()
+    net = nn.Sequential(*layers, nn.Linear(12, 5, bias=False)).eval()
+    formula = kr.counts.cnn(l=(2, 3, 2), K=3, P=20)
+    assert kr.count(net, (2, 10, 9)) == replace(formula, naive=formula.naive + 3)
+
+
+def test_shared_weights_are_counted_once_and_by_no_formula():
+    shared = conv(2, 2, 2)
+    net = nn.Sequential(shared, shared, nn.Flatten(), nn.Linear(8, 3, bias=False))
+    counts = kr.count(net, (2, 4, 4))
+    assert (counts.naive, counts.format) == (16 + 24, "network")
 
 
 def test_the_count_of_a_network_needs_no_weights():

@@ -111,6 +111,30 @@ def test_single_channel_filter_chains_have_the_published_dimension():
 
 def test_a_network_without_parameters_has_dimension_zero():
     assert int(kr.intrinsic_dimension(nn.AvgPool1d(2), (1, 4))) == 0
+    spectral = kr.intrinsic_dimension(nn.AvgPool1d(2), (1, 4), method="float")
+    assert (int(spectral), spectral.parameters, spectral.gap) == (0, 0, float("inf"))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_float_method_reads_the_rank_off_a_gap(bias):
+    net = nn.Sequential(nn.Linear(5, 2), nn.BatchNorm1d(2), nn.Linear(2, 4)).eval()
+    result = kr.intrinsic_dimension(net, (5,), method="float", bias=bias)
+    assert int(result) == 2 * (5 + 4 - 2) + 4 * bias
+    assert result.parameters == 10 + 2 + 8 + 8 * bias
+    assert result.gap > 1e9
+    values = result.singular_values
+    assert list(values) == sorted(values, reverse=True)
+    assert values[int(result) - 1] > 1e-6 > 1e-12 > values[int(result)]
+
+
+def test_the_rank_is_the_number_of_values_above_the_largest_gap():
+    values = torch.tensor([4.0, 2.0, 1.0, 1e-17]).double().numpy()
+    rank, gap = spectral_rank(values, 10)
+    rounding = 4 * 10 * 2.0**-52
+    assert (rank, gap) == (3, pytest.approx(1 / rounding))
+    assert spectral_rank(values[:3], 10) == (3, gap)
+    with pytest.raises(NoSpectralGapError, match=r"value 3 is only 90\.1 times"):
+        spectral_rank(torch.tensor([4.0, 2.0, 8e-13]).double().numpy(), 10)
 
 
 def test_a_rank_without_a_gap_is_refused():

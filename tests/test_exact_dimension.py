@@ -14,6 +14,7 @@ from torch import nn
 import krratio as kr
 from krratio.networks.layers import KINDS
 from krratio.networks.trace import trace
+from krratio.theory.modular.certificate import Certificate
 from krratio.theory.modular.channels import channels
 from krratio.theory.modular.edges import edges
 from krratio.theory.modular.field import Field, draw_prime
@@ -69,6 +70,18 @@ def test_matrix_products_agree_with_python_integers_beyond_one_block(field):
         for row in a.tolist()
     ]
     assert field.matmul(a, b).tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [((2, 3, 4), (4, 5)), ((3, 4), (2, 4, 5)), ((2, 1, 3, 0), (4, 0, 5))]
+)
+def test_matrix_products_broadcast_as_those_of_numpy(field, left, right):
+    random = generator()
+    a, b = field.random(random, *left), field.random(random, *right)
+    product = field.matmul(a, b)
+    expected = np.matmul(a.numpy().astype(object), b.numpy().astype(object)) % field.prime
+    assert tuple(product.shape) == expected.shape
+    assert product.tolist() == expected.tolist()
 
 
 def test_floating_point_numbers_have_exact_images(field):
@@ -142,6 +155,95 @@ def test_dropped_columns_do_not_lower_the_rank(drawn, bias):
     hypothesis.assume(size(net) <= 400)
     field, _, whole, _ = fields_and_jacobian(net, shape, bias=bias)
     assert field.rank(whole) == int(kr.intrinsic_dimension(net, shape, bias=bias, seed=3))
+
+
+class Twice(nn.Module):
+    """Two readers of one value: one behind a BatchNorm, the other not."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+        self.one, self.other = nn.Conv1d(3, 2, 1, bias=False), nn.Conv1d(3, 2, 1, bias=False)
+
+    def forward(self, x):
+        return self.one(self.norm(x)) + self.other(x)
+
+
+def head(features, outputs=4, **options):
+    return nn.Flatten(), nn.Linear(features, outputs, **options)
+
+
+ODD = {
+    "norm": [nn.Conv1d(2, 3, 2, bias=False), nn.BatchNorm1d(3), *head(15)],
+    "norm and bias": [nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), *head(15)],
+    "two norms": [nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), nn.BatchNorm1d(3), *head(15)],
+    "norm without weights": [nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3, affine=False), *head(15)],
+    "two readers": [nn.Conv1d(2, 3, 2, bias=False), Twice(), *head(10)],
+    "sum of narrow branches": [
+        Residual(
+            nn.Sequential(nn.Conv1d(6, 2, 1, bias=False), nn.Conv1d(2, 5, 1, bias=False)),
+            nn.Sequential(nn.Conv1d(6, 2, 1, bias=False), nn.Conv1d(2, 5, 1, bias=False)),
+        ),
+        nn.Conv1d(5, 5, 1, bias=False),
+    ],
+    "multiple": [nn.Conv1d(2, 3, 2), Residual(nn.Conv1d(3, 3, 1), nn.Identity(), 2.0), *head(15)],
+    "groups of three": [
+        nn.Conv1d(2, 2, 2, bias=False),
+        nn.Conv1d(2, 6, 1, groups=2, bias=False),
+        nn.Conv1d(6, 6, 2, groups=2, bias=False),
+        nn.Conv1d(6, 3, 1, bias=False),
+    ],
+    "uneven pooling": [nn.Conv1d(2, 3, 2), nn.AvgPool1d(2, padding=1), *head(9)],
+    "padding": [nn.Conv1d(2, 2, 1), nn.Conv1d(2, 7, 1), nn.Conv1d(7, 3, 3, padding=1)],
+    "shuffle": [nn.Conv1d(2, 4, 2), nn.ChannelShuffle(2), nn.Conv1d(4, 4, 2, groups=2), *head(16)],
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_networks_agree_with_float_and_their_fields_are_in_the_kernel(name, bias):
+    net, shape = nn.Sequential(*ODD[name]).double().eval(), (6 if "sum" in name else 2, 6)
+    exact = kr.intrinsic_dimension(net, shape, bias=bias)
+    assert int(exact) == int(kr.intrinsic_dimension(net, shape, method="float", bias=bias))
+    assert exact.certificate.lower <= exact.certificate.upper
+    field, fields, whole, kept = fields_and_jacobian(net, shape, bias=bias)
+    assert not field.matmul(kept, fields.T).any()
+    assert field.rank(whole) == int(exact)
+
+
+KNOWN = {
+    # (dimension, slack, gauge, offsets, ambient) without and with constants. Gauge by hand: 9 for
+    # GL(3) on the channels, 3 more for each set of scales, and of offsets that shift into another.
+    "norm": [(48, 0, 12, 0, 15), (52, 0, 15, 0, 15)],
+    "norm and bias": [(48, 0, 12, 0, 15), (52, 0, 18, 0, 15)],
+    "two norms": [(48, 0, 15, 0, 15), (52, 0, 9, 15, 15)],
+    "norm without weights": [(48, 0, 9, 0, 15), (52, 0, 12, 0, 15)],
+    "multiple": [(48, 0, 0, 0, 33), (52, 0, 0, 6, 33)],
+    "uneven pooling": [(39, 0, 9, 0, 0), None],
+    "padding": [(18, 45, 18, 0, 0), None],
+    "shuffle": [(48, 0, 16, 0, 32), (52, 0, 24, 0, 32)],
+}
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("name", KNOWN)
+def test_which_dimensions_of_odd_networks_are_theorems(name, bias):
+    """None where a bound is known, but not that it is met."""
+    net = nn.Sequential(*ODD[name]).double().eval()
+    certificate = kr.intrinsic_dimension(net, (2, 6), bias=bias).certificate
+    reasons = dict(certificate.reasons)
+    found = [reasons[reason] for reason in ("slack", "gauge", "offsets", "ambient")]
+    assert certificate.theorem == (KNOWN[name][bias] is not None)
+    if certificate.theorem:
+        assert (certificate.lower, *found) == KNOWN[name][bias]
+
+
+def test_the_probability_of_a_loss_by_hand():
+    """Schwartz-Zippel at the point; and at most h / 60 of the primes between 2^60 and 2^61."""
+    primes = 0.99 * 2**60 / math.log(2**61)
+    height = math.log2(math.factorial(7)) + 7 * 11
+    expected = 7 * 5 / 2**60 + height / 60 / primes
+    assert Certificate.failure(7, 5, 11, 2**60) == pytest.approx(expected, rel=1e-12)
 
 
 def bottleneck(ratio, rank=2):

@@ -50,6 +50,8 @@ def test_the_folded_layers_are_the_same_function_with_as_few_channels_as_possibl
     x = images(2, 7, 6, 5) if case == "3D" else images(2, 9, 8)
     assert difference(net, nn.Sequential(narrow, folded), x) <= EXACT
     assert narrow.out_channels == folded.in_channels == channels
+    for layer in (narrow, folded):
+        assert layer.bias is None or layer.bias.any()
 
 
 def test_an_offset_in_the_range_of_the_expansion_moves_to_the_bottleneck():

@@ -104,6 +104,7 @@ def test_tensors_of_the_pytorch_backend_are_taken():
             {"outputs": 4},
             r"last mode of the tensor is 24, but 12 positions \(4, 3\) times 4 outputs make 48",
         ),
+        ({"outputs": 1}, r"is 24, but 12 positions \(4, 3\) times 1 outputs make 12"),
         ({"kernel": (5, 2)}, r"mode 1 of the tensor is 12, not a multiple of the kernel volume 10"),
         ({"kernel": (3, 0)}, "not a positive integer or one for each of 2"),
         ({"kernel": [(3, 2), (1, 1)]}, "has 2 entries for 1 convolutions"),

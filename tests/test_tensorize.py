@@ -99,6 +99,14 @@ def test_a_tucker_block_has_the_ranks_of_its_bottleneck_whatever_the_expansion(e
     assert weight.core.shape == (2, 3, 2, 5)
 
 
+def test_two_spatial_convolutions_between_pointwise_ones_are_a_tensor_train():
+    net = nn.Sequential(nn.Conv2d(4, 2, 1), nn.Conv2d(2, 3, 3), nn.Conv2d(3, 2, 2))
+    net = nn.Sequential(*net, nn.Conv2d(2, 6, 1), nn.Flatten(), nn.Linear(6 * 4, 5))
+    weight = kr.tensorize(net, (4, 5, 5)).weight
+    assert isinstance(weight, tl.tt_tensor.TTTensor)
+    assert weight.shape == (4, 9, 4, 1, 4 * 5)
+
+
 @pytest.mark.parametrize("expansion", [3, 12])
 def test_a_depthwise_block_is_cp_with_its_spatial_modes_merged(expansion):
     net = nn.Sequential(
@@ -345,6 +353,22 @@ def test_shifted_sums_and_matrix_products_form_the_same_patches(conv, shifted, d
     given = tensorized.patches(x)
     assert given.dtype == dtype
     assert torch.allclose(given.double(), products.double(), rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("others", [(), (2,)])
+def test_large_position_matrices_are_multiplied_as_sparse_ones(others):
+    """Cut-off first windows are no shifts of one, and 700 rows of 700 are too many for dense."""
+    kernel = (4, *others)
+    conv = (nn.Conv2d if others else nn.Conv1d)(3, 1, kernel, padding=(2, *(0 for _ in others)))
+    shape = (3, 700, *others)
+    tensorized = kr.tensorize(conv, shape)
+    assert tensorized._patcher.shifts[0] is None
+    x = images(shape, n=2)
+    padded = nn.functional.pad(x, [0, 0] * len(others) + [2, 2])
+    windows = padded.unfold(2, 4, 1)
+    order = (0, 1, 4, 3, 2) if others else (0, 1, 3, 2)
+    z = tensorized.patches(x)
+    assert torch.allclose(z.reshape(-1), windows.permute(order).reshape(-1), atol=1e-14)
 
 
 def test_patches_of_a_long_signal_cost_no_more_than_the_signal():
