@@ -5,8 +5,8 @@
     python scripts/mutate_theory.py --report
 
 Cosmic-ray lists every mutant of the package ``krratio.theory``: one operator, number, comparison,
-keyword … replaced. A simple random sample of them is drawn, without those that change an annotation
-only; each is made in a copy of the kit and run against the tests of its module, the fastest first,
+keyword … replaced. A simple random sample of them is drawn, without those that are no Python or
+change an annotation only; each is made in a copy of the kit and run against the tests of its module, the fastest first,
 until one fails. What is finished lies in runs/mutants.csv and is not done again as long as the
 module and its tests are the same. With all done, data/results/mutants.csv and docs/mutants.md
 are written; ``--report`` writes the page alone. Survivors are explained in mutants_explained.yaml.
@@ -164,17 +164,20 @@ class Bare(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def annotates(mutant: Mutant) -> bool:
-    """Whether a mutant changes an annotation and nothing else."""
+def idle(mutant: Mutant) -> bool:
+    """Whether a mutant is no Python, or changes an annotation and nothing else."""
     both = (ROOT / mutant.file).read_text(encoding="utf-8"), mutated(mutant)
-    old, new = (ast.dump(Bare().visit(ast.parse(text))) for text in both)
+    try:
+        old, new = (ast.dump(Bare().visit(ast.parse(text))) for text in both)
+    except SyntaxError:
+        return True
     return old == new
 
 
 def drawn(everything: Sequence[Mutant], count: int, seed: int) -> list[Mutant]:
-    """Draw mutants at random, each as likely as another, but none of annotations."""
+    """Draw mutants at random, each as likely as another, but no idle one."""
     order = random.Random(seed).sample(everything, len(everything))
-    return list(itertools.islice((one for one in order if not annotates(one)), count))
+    return list(itertools.islice((one for one in order if not idle(one)), count))
 
 
 class Copy:
@@ -256,11 +259,10 @@ def finished() -> dict[Mutant, Result]:
         with KEPT.open(encoding="utf-8", newline="") as file:
             for row in csv.reader(file):
                 if len(row) == len(fields(Result)):
-                    numbers = {"occurrence": int(row[2]), "line": int(row[3])}
-                    texts = dict(zip(("change", "outcome", "tests", "code"), row[4:8], strict=True))
-                    result = Result(row[0], row[1], **numbers, **texts, seconds=float(row[8]))
+                    where, line, texts = Mutant(row[0], row[1], int(row[2])), int(row[3]), row[4:8]
+                    result = Result(*asdict(where).values(), line, *texts, float(row[8]))
                     if result.code == code_of(result.file):
-                        found[Mutant(result.file, result.operator, result.occurrence)] = result
+                        found[where] = result
     return found
 
 
