@@ -121,8 +121,7 @@ def record(results: list[Result]) -> None:
         "fingerprints": {variant: fingerprint(variant) for variant in VARIANTS},
         "python": platform.python_version(),
     }
-    write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
-    seal("platforms", [RECORD.name])
+    seal("platforms", facts, [RECORD.name])
 
 
 def moved(plain: list[str], other: list[str]) -> str:

@@ -9,7 +9,6 @@ and docs/faults.md from it; ``--report`` writes the page alone.
 """
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -60,8 +59,7 @@ def record(rows: list[Row], options: argparse.Namespace) -> None:
         "seconds": round(sum(row.seconds for row in rows)),
         "program": program_hash(),
     }
-    write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
-    seal("faults", [RECORD.name])
+    seal("faults", facts, [RECORD.name])
     report(RECORD, PAGE)
 
 

@@ -6,10 +6,11 @@
 
 Cosmic-ray lists every mutant of the package ``krratio.theory``: one operator, number, comparison,
 keyword … replaced. A simple random sample of them is drawn, without those that are no Python or
-change an annotation only; each is made in a copy of the kit and run against the tests of its module, the fastest first,
-until one fails. What is finished lies in runs/mutants.csv and is not done again as long as the
-module and its tests are the same. With all done, data/results/mutants.csv and docs/mutants.md
-are written; ``--report`` writes the page alone. Survivors are explained in mutants_explained.yaml.
+change an annotation only; each is made in a copy of the kit and run against the tests of its
+module, the fastest first, until one fails. What is finished lies in runs/mutants.csv and is not
+done again as long as the module and its tests are the same. With all done, data/results/mutants.csv
+and docs/mutants.md are written; ``--report`` writes the page alone. Survivors are explained in
+mutants_explained.yaml.
 """
 
 import argparse
@@ -259,10 +260,12 @@ def finished() -> dict[Mutant, Result]:
         with KEPT.open(encoding="utf-8", newline="") as file:
             for row in csv.reader(file):
                 if len(row) == len(fields(Result)):
-                    where, line, texts = Mutant(row[0], row[1], int(row[2])), int(row[3]), row[4:8]
-                    result = Result(*asdict(where).values(), line, *texts, float(row[8]))
-                    if result.code == code_of(result.file):
-                        found[where] = result
+                    (file_, operator), (change, outcome, tests, code) = row[:2], row[4:8]
+                    numbers = int(row[2]), int(row[3])
+                    if code == code_of(file_):
+                        found[Mutant(file_, operator, numbers[0])] = Result(
+                            file_, operator, *numbers, change, outcome, tests, code, float(row[8])
+                        )
     return found
 
 
@@ -348,8 +351,7 @@ def record(results: Sequence[Result], everything: int, seed: int) -> None:
         "seed": seed,
         "python": platform.python_version(),
     }
-    write_text(RECORD.with_suffix(".json"), json.dumps(facts, indent=1) + "\n")
-    seal("mutants", [RECORD.name])
+    seal("mutants", facts, [RECORD.name])
 
 
 def report() -> None:

@@ -1,12 +1,15 @@
 """Record chapter 03's results on CIFAR-10, whose images are not in the clone.
 
-    KRRATIO_DATA=/folder/with/cifar10 python scripts/record_cifar10.py
+    KRRATIO_DATA=/folder/with/cifar10 python scripts/record_cifar10.py [--verify]
 
-Writes data/results/cifar10-linear.csv and its provenance beside it. Takes some minutes.
+Writes data/results/cifar10-linear.csv and its provenance beside it. Takes some minutes. --verify
+computes the networks of one bottleneck again, drawn at random, and compares.
 """
 
-import json
+import argparse
+import io
 import platform
+import random
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ import krratio as kr
 from krratio.experiments.image_regression import ImageRegression, train_grid
 from krratio.paths import DATA, RUNS
 from krratio.pipeline.records import seal
+from krratio.pipeline.verifying import verify_record
 from krratio.writing import write_text
 
 SETTINGS: dict[str, Any] = {"kernel": 5, "pool": 7, "ridge": 1e-2}
@@ -30,8 +34,7 @@ def record() -> tuple[pd.DataFrame, str]:
 
     Finished parts lie in runs/ and are not done again.
     """
-    training, test = (kr.datasets.load("cifar10", split) for split in ("train", "test"))
-    problem = ImageRegression.of(training, test, **SETTINGS)
+    problem, title = _problem()
     parts = []
     for colours in (None, COLOURS):
         for rank in BOTTLENECKS:
@@ -39,7 +42,22 @@ def record() -> tuple[pd.DataFrame, str]:
             if not (RUNS / name).exists():
                 write_text(RUNS / name, _part(problem, rank, colours).to_csv(index=False))
             parts.append(pd.read_csv(RUNS / name))
-    return pd.concat(parts), training.title
+    return pd.concat(parts), title
+
+
+def _problem() -> tuple[ImageRegression, str]:
+    training, test = (kr.datasets.load("cifar10", split) for split in ("train", "test"))
+    return ImageRegression.of(training, test, **SETTINGS), training.title
+
+
+def verify() -> None:
+    """Compute the networks of one bottleneck again and compare."""
+    colours, rank = random.choice((None, COLOURS)), random.choice(BOTTLENECKS)
+    print(f"again: R = {rank}, {colours or 'all'} colours", flush=True)
+    text = _part(_problem()[0], rank, colours).to_csv(index=False, float_format="%.10g")
+    again = pd.read_csv(io.StringIO(text))
+    key = ("colours", "R", "K")
+    print(verify_record("cifar10-linear", "cifar10-linear.csv", again, key=key).said())
 
 
 def _part(problem: ImageRegression, rank: int, colours: int | None) -> pd.DataFrame:
@@ -71,8 +89,14 @@ def _optimum(problem: ImageRegression, rank: int, colours: int | None) -> kr.Fit
 
 
 def main() -> None:
-    """Record the results and where they come from."""
+    """Record the results and where they come from, or verify them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--verify", action="store_true", help="a bottleneck, drawn at random")
+    options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.verify:
+        verify()
+        return
     RUNS.mkdir(exist_ok=True)
     frame, title = record()
     folder = DATA / "results"
@@ -84,8 +108,7 @@ def main() -> None:
         "machine": f"{platform.machine()} CPU, 1 thread",
         "versions": {m.__name__: m.__version__.split("+")[0] for m in (np, scipy, torch, pd)},
     }
-    write_text(folder / "cifar10-linear.json", json.dumps(facts, indent=2, sort_keys=True) + "\n")
-    seal("cifar10-linear", ["cifar10-linear.csv"])
+    seal("cifar10-linear", facts, ["cifar10-linear.csv"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     pip install --no-deps pytorchcv==0.0.74 torchinfo==1.8.0
     pip install --no-deps fvcore==0.1.5.post20221221 iopath yacs termcolor tabulate portalocker
-    python scripts/record_zoo.py
+    python scripts/record_zoo.py [--verify]
 
 pytorchcv holds the constructors and asks for torchvision, which is not needed: hence --no-deps.
 ConvNeXt-T is not in it and is built here, of ``kr.blocks.convnext``.
@@ -19,11 +19,13 @@ fvcore
     a forward with jit, which meta tensors cannot pass, so that its seconds hold the computation.
 
 Writes data/results/audit-zoo.csv (one row per network), audit-zoo-blocks.csv (one per block) and
-their provenance. Takes about a minute.
+their provenance. Takes about a minute. --verify audits all of them again and compares everything
+but the seconds.
 """
 
+import argparse
 import importlib
-import json
+import io
 import logging
 import platform
 import time
@@ -41,6 +43,7 @@ from krratio.auditing.audit import Audit
 from krratio.auditing.structure.blocks import CLASSES
 from krratio.paths import DATA
 from krratio.pipeline.records import seal
+from krratio.pipeline.verifying import verify_record
 from krratio.writing import write_text
 
 # Year of the first publication, module of pytorchcv.models, constructor.
@@ -236,9 +239,19 @@ def unexplained(frame: pd.DataFrame) -> dict[str, list[str]]:
     return {what: frame["name"][found].tolist() for what, found in unlike.items()}
 
 
-def _write(rows: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows)
-    for name, table in (("audit-zoo", frame), ("audit-zoo-blocks", pd.DataFrame(blocks))):
+def verify(frame: pd.DataFrame, blocks: pd.DataFrame) -> None:
+    """Compare what was audited again with the tables that are kept."""
+    seconds = [name for name in map(str, frame) if name.endswith("_s")]
+    keys = {"audit-zoo": ["name"], "audit-zoo-blocks": ["architecture", "name"]}
+    for (name, key), table in zip(keys.items(), (frame, blocks), strict=True):
+        again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
+        apart = seconds if table is frame else ()
+        found = verify_record("audit-zoo", f"{name}.csv", again, key=key, apart=apart)
+        print(f"{name}: {found.said()}")
+
+
+def _write(frame: pd.DataFrame, blocks: pd.DataFrame) -> None:
+    for name, table in (("audit-zoo", frame), ("audit-zoo-blocks", blocks)):
         text = table.to_csv(index=False, lineterminator="\n")
         write_text(DATA / f"results/{name}.csv", text)
     versions = {
@@ -249,13 +262,14 @@ def _write(rows: list[dict[str, Any]], blocks: list[dict[str, Any]]) -> pd.DataF
         "fvcore": "0.1.5.post20221221",
         "threads": torch.get_num_threads(),
     }
-    write_text(DATA / "results/audit-zoo.json", json.dumps(versions, indent=1) + "\n")
-    seal("audit-zoo", ["audit-zoo.csv", "audit-zoo-blocks.csv"])
-    return frame
+    seal("audit-zoo", versions, ["audit-zoo.csv", "audit-zoo-blocks.csv"])
 
 
 def main() -> None:
-    """Audit all and write the tables."""
+    """Audit all and write the tables, or compare with them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--verify", action="store_true", help="all, and write nothing else")
+    options = parser.parse_args()
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     rows, blocks = [], []
     for year, module, name in entries():
@@ -266,7 +280,11 @@ def main() -> None:
         rows.append(row | _fvcore(model, size))
         blocks += [{"architecture": name, "year": year} | block for block in block_rows(found)]
         print({k: row[k] for k in ("name", "parameters", "blocks", "ratio")}, flush=True)
-    frame = _write(rows, blocks)
+    frame, of_blocks = pd.DataFrame(rows), pd.DataFrame(blocks)
+    if options.verify:
+        verify(frame, of_blocks)
+        return
+    _write(frame, of_blocks)
     for what, names in unexplained(frame).items():
         print(f"{what} differ without explanation: {names}")
     for peer in ("torchinfo", "fvcore"):

@@ -9,6 +9,12 @@ from krratio.pipeline.layout import Layout
 
 __all__ = ["add"]
 
+SAID = {
+    "changed": "not what was recorded; restore it from git",
+    "missing": "missing; restore it from git",
+    "not sealed": "vouched for by no record",
+}
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Declare the command."""
@@ -26,16 +32,16 @@ def _run(_options: argparse.Namespace, layout: Layout) -> int:
     from krratio.pipeline.records import records
 
     here, found = code_hash(layout), records(layout)
-    lines = [("record", "rows", "whole", "made by", "last computed again")]
+    lines = [("record", "rows", "state", "made by", "last computed again")]
     for record in found:
         code = record.code or ""
         made_by = "this code" if code == here else f"code {code[:12]}" if code else "nobody knows"
         verified = record.verified
         again = f"{verified['rows']} rows on {verified['date']}" if verified else "never"
-        whole = "yes" if record.is_intact else "no"
-        lines.append((record.table, str(record.rows), whole, made_by, again))
+        rows = "" if record.rows is None else str(record.rows)
+        lines.append((record.table, rows, record.state, made_by, again))
     print(columns(lines))
-    damaged = [record.table for record in found if not record.is_intact]
-    for table in damaged:
-        print(f"krratio: data/results/{table} is not what was recorded", file=sys.stderr)
-    return FAILED if damaged else OK
+    wrong = [record for record in found if record.state != "whole"]
+    for record in wrong:
+        print(f"krratio: data/results/{record.table} is {SAID[record.state]}", file=sys.stderr)
+    return FAILED if wrong else OK
