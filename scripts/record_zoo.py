@@ -242,7 +242,7 @@ def unexplained(frame: pd.DataFrame) -> dict[str, list[str]]:
 def verify(frame: pd.DataFrame, blocks: pd.DataFrame) -> None:
     """Compare what was audited again with the tables that are kept."""
     seconds = [name for name in map(str, frame) if name.endswith("_s")]
-    keys = {"audit-zoo": ["name"], "audit-zoo-blocks": ["architecture", "name"]}
+    keys = {"audit-zoo": ["name"], "audit-zoo-blocks": ["architecture", "name", "kind"]}
     for (name, key), table in zip(keys.items(), (frame, blocks), strict=True):
         again = pd.read_csv(io.StringIO(table.to_csv(index=False)))
         apart = seconds if table is frame else ()

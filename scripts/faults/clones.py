@@ -68,9 +68,14 @@ def start(
     )
 
 
-def reproduce(layout: Layout, *arguments: str) -> tuple[int, str]:
+def reproduce(
+    layout: Layout,
+    *arguments: str,
+    prefix: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
     """Run ``krratio reproduce``; return its exit code and all that it said."""
-    process = start(layout, "reproduce", *arguments)
+    process = start(layout, "reproduce", *arguments, prefix=prefix, environment=environment)
     out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out + err
 

@@ -21,8 +21,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     command = commands.add_parser(
         "doctor",
         help="check the installation, the data and some known numbers",
-        description="Check interpreter, packages, linear algebra, data and free room, then compute "
-        "known numbers, for some ten seconds.",
+        description="Check interpreter, packages, linear algebra, data, free room, and the "
+        "committed figures and records; then compute known numbers, for some ten seconds.",
     )
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
     command.set_defaults(run=_run)
@@ -39,7 +39,7 @@ def _run(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _findings(layout: Layout) -> "Iterator[Finding]":
-    from krratio.pipeline.doctoring import surroundings
+    from krratio.pipeline.doctoring import committed, surroundings
     from krratio.pipeline.doctoring.selftest import selftest
 
     yield surroundings.interpreter(layout)
@@ -47,4 +47,6 @@ def _findings(layout: Layout) -> "Iterator[Finding]":
     yield surroundings.linear_algebra()
     yield surroundings.data()
     yield surroundings.room(layout)
+    yield committed.figures(layout)
+    yield committed.recorded(layout)
     yield from selftest()
