@@ -126,6 +126,13 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> No
         kr.Store(tmp_path / "absent.sqlite")
 
 
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("path", [Path(), Path(".."), Path("/")])
+def test_a_folder_is_no_store(path: Path, write: bool) -> None:
+    with pytest.raises(StoreError, match="is a folder; a store is a file"):
+        kr.Store(path, write=write)
+
+
 @pytest.mark.parametrize(("version", "advice"), [(2, "use a newer krratio"), (0, "that wrote it")])
 def test_another_version_is_refused_naming_both(store: kr.Store, version: int, advice: str) -> None:
     store.close()

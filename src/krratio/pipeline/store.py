@@ -55,6 +55,8 @@ class Store:
         self.path = path
         self._writes = write
         self._ending = ExitStack()
+        if path.is_dir():
+            raise StoreError(f"{path} is a folder; a store is a file")
         try:
             if write:
                 lock = path.with_name(f"{path.name}.lock")
