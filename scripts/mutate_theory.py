@@ -8,9 +8,9 @@ Cosmic-ray lists every mutant of the package ``krratio.theory``: one operator, n
 keyword … replaced. A simple random sample of them is drawn, without those that are no Python or
 change an annotation only; each is made in a copy of the kit and run against the tests of its
 module, the fastest first, until one fails. What is finished lies in runs/mutants.csv and is not
-done again as long as the module and its tests are the same. With all done, data/results/mutants.csv
-and docs/mutants.md are written; ``--report`` writes the page alone. Survivors are explained in
-mutants_explained.yaml.
+done again as long as the module is the same and, of a survivor, its tests too. With all done,
+data/results/mutants.csv and docs/mutants.md are written; ``--report`` writes the page alone.
+Survivors are explained in mutants_explained.yaml.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -92,8 +92,16 @@ class Result:
     change: str
     outcome: str
     tests: str
-    code: str
+    module: str
+    tested_by: str
     seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether it would be the same today: the module is, and a survivor's tests are."""
+        tests = tests_of(self.file)
+        same = self.module == hash_of_files([ROOT / self.file]) and self.tests == " ".join(tests)
+        return same and (self.outcome != "survived" or self.tested_by == hash_of_tests(tests))
 
 
 def population() -> list[Mutant]:
@@ -140,11 +148,15 @@ def tests_of(file: str) -> Sequence[str]:
     return TESTS.get(part, ("tensorize",))
 
 
-def code_of(file: str) -> str:
-    """Return a hash of a module, its tests and what these share."""
-    paths = [ROOT / file, *(ROOT / f"tests/test_{name}.py" for name in tests_of(file))]
-    paths += sorted(path for path in (ROOT / "tests").glob("*.py") if path.name[:5] != "test_")
+def hash_of_files(paths: Iterable[Path]) -> str:
+    """Return a hash of what files hold."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def hash_of_tests(names: Sequence[str]) -> str:
+    """Return a hash of test files and what all of these share."""
+    shared = sorted(path for path in (ROOT / "tests").glob("*.py") if path.name[:5] != "test_")
+    return hash_of_files([*(ROOT / f"tests/test_{name}.py" for name in names), *shared])
 
 
 class Bare(ast.NodeTransformer):
@@ -212,9 +224,10 @@ class Copy:
             outcome = self.verdict(tests_of(mutant.file))
         finally:
             path.write_bytes(whole)
-        names, seconds = " ".join(tests_of(mutant.file)), round(time.monotonic() - began, 1)
+        tests, seconds = tests_of(mutant.file), round(time.monotonic() - began, 1)
+        hashes = hash_of_files([path]), hash_of_tests(tests)
         where = mutant.file, mutant.operator, mutant.occurrence
-        return Result(*where, line, change, outcome, names, code_of(mutant.file), seconds)
+        return Result(*where, line, change, outcome, " ".join(tests), *hashes, seconds)
 
     def verdict(self, names: Sequence[str]) -> str:
         """Return killed, survived or timeout."""
@@ -259,13 +272,13 @@ def finished() -> dict[Mutant, Result]:
     if KEPT.exists():
         with KEPT.open(encoding="utf-8", newline="") as file:
             for row in csv.reader(file):
-                if len(row) == len(fields(Result)):
-                    (file_, operator), (change, outcome, tests, code) = row[:2], row[4:8]
-                    numbers = int(row[2]), int(row[3])
-                    if code == code_of(file_):
-                        found[Mutant(file_, operator, numbers[0])] = Result(
-                            file_, operator, *numbers, change, outcome, tests, code, float(row[8])
-                        )
+                if len(row) != len(fields(Result)):
+                    continue
+                (path, operator), texts = row[:2], row[4:9]
+                occurrence, line = int(row[2]), int(row[3])
+                result = Result(path, operator, occurrence, line, *texts, seconds=float(row[9]))
+                if result.holds:
+                    found[Mutant(path, operator, occurrence)] = result
     return found
 
 

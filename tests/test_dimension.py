@@ -196,5 +196,10 @@ def test_a_jacobian_that_is_too_large_is_refused_with_both_sizes():
         MemoryLimitError, match=r"5,000 parameters takes up to 400,000,000 bytes.*1,000,000"
     ):
         kr.intrinsic_dimension(nn.Linear(100, 50), (100,), method="float", max_bytes=1_000_000)
+    small = nn.Linear(10, 5, bias=False)
+    most = 8 * 2 * 50**2
+    assert int(kr.intrinsic_dimension(small, (10,), method="float", max_bytes=most)) == 50
+    with pytest.raises(MemoryLimitError, match="50 parameters takes up to 40,000 bytes"):
+        kr.intrinsic_dimension(small, (10,), method="float", max_bytes=most - 1)
     with pytest.raises(MemoryLimitError, match=r"5,000 columns takes up to 1,500,000,000 bytes"):
         kr.intrinsic_dimension(nn.Linear(100, 50), (100,), max_bytes=1_000_000)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import krratio as kr
+from krratio.errors import MemoryLimitError
 from krratio.networks.layers import KINDS
 from krratio.networks.trace import trace
 from krratio.theory.modular.certificate import Certificate
@@ -21,9 +22,9 @@ from krratio.theory.modular.field import Field, draw_prime
 from krratio.theory.modular.gauge import gauge_fields, shift_fields
 from krratio.theory.modular.known import field_matrix
 from krratio.theory.modular.overlap import overlap_fields
-from krratio.theory.modular.reach import spans
+from krratio.theory.modular.reach import Spanner, spans
 from krratio.theory.modular.rules import BACKWARD, FORWARD
-from krratio.theory.modular.sketch import random_point, sketch
+from krratio.theory.modular.sketch import _batch, random_point, sketch
 from krratio.theory.modular.slots import slots
 from krratio.theory.spectrum import NoSpectralGapError
 from random_networks import Residual, networks
@@ -244,6 +245,44 @@ def test_the_probability_of_a_loss_by_hand():
     height = math.log2(math.factorial(7)) + 7 * 11
     expected = 7 * 5 / 2**60 + height / 60 / primes
     assert Certificate.failure(7, 5, 11, 2**60) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_span_of_blocks_is_taken_apart_again(field):
+    spanner, random = Spanner(field), generator()
+    one, other = (spanner.of(field.random(random, 2, width), 2) for width in (3, 5))
+    both = spanner.blocks([one, other])
+    assert both.pivots == [0, 1, 3, 4]
+    assert both.rows.shape == (4, 8)
+    for part, (start, stop) in ((one, (0, 3)), (other, (3, 8))):
+        found = spanner.part(both, start, stop)
+        assert (found.rows.tolist(), found.pivots) == (part.rows.tolist(), part.pivots)
+    assert spanner.generic
+    assert spanner.part(spanner.full(8), 2, 5).pivots == [0, 1, 2]
+    twice = torch.cat([one.rows, one.rows])
+    assert spanner.of(twice, 3).pivots == one.pivots
+    assert not spanner.generic  # three would have been possible
+
+
+@pytest.mark.parametrize(
+    ("conv", "values", "work"),
+    [
+        (nn.Conv1d(2, 3, 2), 12 + 15 + 15 + 4, 15 + 12 + 2 * 2 * 5),
+        (nn.Conv1d(2, 4, 2, groups=2), 12 + 20 + 20 + 4, 20 + 12 + 2 * 2 * 5),
+        (nn.Conv1d(2, 2, 1), 12 + 12 + 12 + 4, 12 + 12 + 2 * 6),
+    ],
+)
+def test_a_batch_of_samples_takes_the_bytes_that_were_meant_for_it(conv, values, work):
+    """All values, ten times the patches of the largest layer, and a row: eight bytes each."""
+    net = nn.Sequential(conv, *head(conv.out_channels * (7 - conv.kernel_size[0])))
+    kept = {0: torch.arange(30), 1: torch.arange(12)}
+    assert _batch(trace(net, (2, 6)), kept) == 2**28 // (8 * (values + 10 * work + 42 + 1))
+
+
+def test_the_limit_on_the_matrix_is_met_exactly():
+    net = nn.Linear(10, 5, bias=False)
+    assert int(kr.intrinsic_dimension(net, (10,), max_bytes=60 * 50**2)) == 50
+    with pytest.raises(MemoryLimitError, match=r"50 columns takes up to 150,000 bytes"):
+        kr.intrinsic_dimension(net, (10,), max_bytes=60 * 50**2 - 1)
 
 
 def bottleneck(ratio, rank=2):

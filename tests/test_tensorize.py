@@ -14,6 +14,7 @@ from torch import nn
 
 import krratio as kr
 from krratio.errors import KrratioError, MemoryLimitError, NotAPathError, ShapeError
+from krratio.theory import patches, tensorize
 from random_networks import Residual, ShuffleByHand, networks
 
 EXACT = 1e-12  # norm-wise relative, float64
@@ -392,6 +393,43 @@ def test_patches_and_contract_pass_gradients_and_complex_numbers():
     assert tensorized.contract(tensorized.patches(x[:0])).shape == (0, 6)
     ones = torch.ones(2, *tensorized.patch_modes, dtype=torch.int64)
     assert torch.allclose(tensorized.contract(ones), tensorized.contract(ones.float()))
+
+
+def counting(monkeypatch, place, name):
+    """Note how many rows each call of a function is given as its last or only tensor."""
+    whole, taken = getattr(place, name), []
+
+    def counted(*given):
+        taken.append(next(len(one) for one in given if isinstance(one, torch.Tensor)))
+        return whole(*given)
+
+    monkeypatch.setattr(place, name, counted)
+    return taken
+
+
+def test_the_weights_of_the_input_are_pulled_back_as_many_at_a_time_as_memory_allows(monkeypatch):
+    net = nn.Sequential(nn.Conv1d(1, 2, 2), nn.Flatten(), nn.Linear(6, 5)).double()
+    whole = kr.tensorize(net, (1, 4)).input_weight
+    taken = counting(monkeypatch, tensorize, "pull_back")
+    each = 4 * 8 * 6  # four values of the widest layer in float64
+    for most, parts in ((3 * each, [3, 2]), (3 * each - 1, [2, 2, 1]), (10**6, [5])):
+        taken.clear()
+        assert torch.equal(kr.tensorize(net, (1, 4), max_bytes=most).input_weight, whole)
+        assert taken == parts
+
+
+def test_images_are_taken_as_many_at_a_time_as_fit(monkeypatch):
+    net = nn.Sequential(nn.Conv1d(3, 2, 4), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(4, 3)).double()
+    tensorized, x = kr.tensorize(net, (3, 8)), images((3, 8), n=5)
+    z = tensorized.patches(x)
+    y = tensorized.contract(z)
+    along = counting(monkeypatch, patches, "_along_modes")
+    monkeypatch.setattr(patches, "_CHUNK_BYTES", 2 * 8 * 3 * 8)
+    assert torch.equal(tensorized.patches(x), z)
+    contracted = counting(monkeypatch, type(tensorized), "_contract")
+    monkeypatch.setattr(tensorize, "_CHUNK_BYTES", 2 * 8 * (12 * 2) * 2)
+    assert torch.allclose(tensorized.contract(z), y, rtol=0, atol=1e-15)
+    assert along == contracted == [2, 2, 1]
 
 
 def test_the_memory_limit_counts_the_bytes_of_the_result():
