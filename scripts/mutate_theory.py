@@ -274,11 +274,9 @@ def finished() -> dict[Mutant, Result]:
             for row in csv.reader(file):
                 if len(row) != len(fields(Result)):
                     continue
-                (path, operator), texts = row[:2], row[4:9]
-                occurrence, line = int(row[2]), int(row[3])
-                result = Result(path, operator, occurrence, line, *texts, seconds=float(row[9]))
-                if result.holds:
-                    found[Mutant(path, operator, occurrence)] = result
+                values: list[Any] = [*row[:2], int(row[2]), int(row[3]), *row[4:9], float(row[9])]
+                if (result := Result(*values)).holds:
+                    found[Mutant(result.file, result.operator, result.occurrence)] = result
     return found
 
 
