@@ -280,11 +280,17 @@ def finished() -> dict[Mutant, Result]:
     return found
 
 
+def known(mutants: Sequence[Mutant]) -> list[Result]:
+    """Return what was done before of `mutants`."""
+    done = finished()
+    return [done[mutant] for mutant in mutants if mutant in done]
+
+
 def run_all(mutants: Sequence[Mutant], jobs: int) -> Iterator[Result]:
     """Yield the results of `mutants`, each kept as soon as it is there."""
     KEPT.parent.mkdir(exist_ok=True)
     done, lock = finished(), Lock()
-    yield from (done[mutant] for mutant in mutants if mutant in done)
+    yield from known(mutants)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copies: SimpleQueue[Copy] = SimpleQueue()
         for job in range(jobs):
@@ -356,13 +362,33 @@ def record(results: Sequence[Result], everything: int, seed: int) -> None:
         csv.writer(file, lineterminator="\n").writerows(lines)
         file.seek(0)
         write_text(RECORD, file.read())
+    killed = sum(result.outcome != "survived" for result in results)
+    low, high = interval(killed, len(results))
     facts = {
+        "mutants": len(results),
+        "killed": killed,
+        "share": round(killed / len(results), 4),
+        "interval": [round(low, 4), round(high, 4)],
         "tool": f"{TOOL} {version(TOOL)}",
         "population": everything,
         "seed": seed,
         "python": platform.python_version(),
     }
     seal("mutants", facts, [RECORD.name])
+
+
+def interval(killed: int, count: int) -> tuple[float, float]:
+    """Return the 95 % Wilson interval of a share."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(killed, count).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """Read a record."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def report() -> None:
@@ -374,15 +400,12 @@ def report() -> None:
 
 def page() -> str:
     """Return the page that shows the record."""
-    from scipy.stats import binomtest
-
-    with RECORD.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(RECORD)
     facts = json.loads(RECORD.with_suffix(".json").read_text(encoding="utf-8"))
     explained = yaml.safe_load(EXPLAINED.read_text(encoding="utf-8")) or {}
     alive = [row for row in rows if row["outcome"] == "survived"]
     killed = len(rows) - len(alive)
-    low, high = binomtest(killed, len(rows)).proportion_ci(0.95, method="wilson")
+    low, high = interval(killed, len(rows))
     slow = sum(row["outcome"] == "timeout" for row in rows)
     lines = [
         "# Mutants of theory/",
