@@ -14,7 +14,7 @@ from faults import Fault, Inject, Outcome
 from faults.clones import Found, committed, fresh, reproduce, undisturbed
 from faults.store import LIMITED
 from krratio.errors import KrratioError
-from krratio.experiments import datasets, sources
+from krratio.experiments import datasets, locate, sources
 from krratio.pipeline.doctoring.committed import figures, recorded
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.records import seal
@@ -95,6 +95,29 @@ def damaged_images(folder: Path, times: int, generator: Generator) -> Outcome:
     return Outcome(times, 0, 0, wrong, "refused, naming the file: another SHA-256")
 
 
+def damaged_cache(folder: Path, times: int, generator: Generator) -> Outcome:
+    """Turn a bit of a data set in the cache or cut its file: loading it must name it."""
+    found = datasets.find("fashion-mnist", "test")
+    if not found:
+        return Outcome(0, 0, 0, 0, "not injected: Fashion-MNIST is not on this machine")
+    wrong = 0
+    with mock.patch.object(locate, "CACHE", folder):
+        for path in found:
+            shutil.copy(path, folder)
+        datasets.load("fashion-mnist", "test", download=False)  # whole, it is read
+        for turn in range(times):
+            path = folder / found[int(generator.integers(len(found)))].name
+            content = path.read_bytes()
+            path.write_bytes((flip, cut)[turn % 2](content, generator))
+            try:
+                datasets.load("fashion-mnist", "test", download=False)
+                wrong += 1
+            except KrratioError as error:
+                wrong += str(path) not in str(error)
+            path.write_bytes(content)
+    return Outcome(times, 0, 0, wrong, "refused, naming the file: another SHA-256")
+
+
 def damaged_record(folder: Path, times: int, generator: Generator) -> Outcome:
     """Turn a bit of a recorded table or cut it: the doctor must name it."""
     layout, wrong = Layout(folder), 0
@@ -171,6 +194,7 @@ FAULTS: tuple[Fault, ...] = (
     *_both("figure", "a figure's file", "figures/*.*", (1, 12)),
     *_both("registry", "`figures.yaml`", "notebooks/figures.yaml", (1, 12)),
     Fault("images-damaged", "the embedded images", "one bit, or cut", damaged_images, 6, 100),
+    Fault("cache-damaged", "a data set in the cache", "one bit, or cut", damaged_cache, 2, 40),
     Fault("record-damaged", "a recorded table", "one bit, or cut", damaged_record, 10, 200),
     Fault("no-room-for-figures", "`krratio reproduce`", "no file may grow", no_room, 1, 8),
     Fault(
