@@ -28,6 +28,10 @@ SETTINGS: dict[str, Any] = {"kernel": 5, "pool": 7, "ridge": 1e-2}
 BOTTLENECKS, RATIOS, COLOURS = (1, 2, 4, 8), (1, 2, 4, 8), 2
 STARTS, FIT_STARTS, SEED = 10, 40, 0
 
+APART = ("share_at_best",)
+"""Not verified: how many starts end at the best is a property of the search, whose steps have become
+others since it was recorded; where the best is, is none."""
+
 
 def record() -> tuple[pd.DataFrame, str]:
     """Fit and train every network, with all three colours and with two; say what the data are.
@@ -57,7 +61,8 @@ def verify() -> None:
     text = _part(_problem()[0], rank, colours).to_csv(index=False, float_format="%.10g")
     again = pd.read_csv(io.StringIO(text))
     key = ("colours", "R", "K")
-    print(verify_record("cifar10-linear", "cifar10-linear.csv", again, key=key).said())
+    found = verify_record("cifar10-linear", "cifar10-linear.csv", again, key=key, apart=APART)
+    print(found.said())
 
 
 def _part(problem: ImageRegression, rank: int, colours: int | None) -> pd.DataFrame:

@@ -39,7 +39,8 @@ class Record:
     code : str or None
         Hash of the code that made it; None if nobody sealed it.
     verified : mapping or None
-        Date, code, rows, largest difference and tolerance of the last time it was computed again.
+        Date, code, rows, columns left apart, largest difference and tolerance of the last time it
+        was computed again.
     """
 
     table: str

@@ -139,6 +139,7 @@ def verify_record(
             "date": datetime.now(UTC).date().isoformat(),
             "code": code_hash(layout),
             "rows": found.rows,
+            "apart": list(apart),
             "largest": found.largest,
             "tolerance": RELATIVE,
         }
