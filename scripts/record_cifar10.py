@@ -29,8 +29,8 @@ BOTTLENECKS, RATIOS, COLOURS = (1, 2, 4, 8), (1, 2, 4, 8), 2
 STARTS, FIT_STARTS, SEED = 10, 40, 0
 
 APART = ("share_at_best",)
-"""Not verified: how many starts end at the best says how good the search is, whose steps have changed
-since it was recorded; the best itself is verified."""
+"""Not verified: how many starts end at the best says how good the search is, and its steps have
+changed since it was recorded; the best itself is verified."""
 
 
 def record() -> tuple[pd.DataFrame, str]:
