@@ -1,5 +1,6 @@
 """Bounds against exact answers and simulations that they have to hold in."""
 
+import inspect
 import itertools
 import math
 
@@ -287,6 +288,26 @@ def test_numbers_that_are_not_positive_are_refused_by_name(name, value):
     arguments = {"noise": 1.0, "error": 0.1} | {name: value}
     with pytest.raises(ValueError, match=f"{name}={value}: finite numbers above 0"):
         kr.sample_size(5, **arguments)
+
+
+BY_PLACE = {
+    "ar1_spectral_bounds": 1,
+    "design_size": 1,
+    "error_bound": 1,
+    "fixed_design": 1,
+    "isometry": 1,
+    "sample_size": 1,
+    "var1_spectral_bounds": 2,
+}
+"""How many arguments may be given by place; none of the other functions."""
+
+
+@pytest.mark.parametrize("name", [n for n in kr.bounds.__all__ if callable(getattr(kr.bounds, n))])
+def test_numbers_that_could_be_mistaken_for_another_are_given_by_name(name):
+    parameters = list(inspect.signature(getattr(kr.bounds, name)).parameters.values())
+    count = BY_PLACE.get(name, 0)
+    assert {p.kind for p in parameters[:count]} <= {inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    assert {p.kind for p in parameters[count:]} <= {inspect.Parameter.KEYWORD_ONLY}
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, float("nan"), -0.5])

@@ -1,5 +1,6 @@
 """Every formula against brute force on unequal sizes, and networks against their formulas."""
 
+import inspect
 import itertools
 import math
 from dataclasses import replace
@@ -257,6 +258,20 @@ def test_the_count_of_a_network_needs_no_weights():
         return nn.Sequential(conv(4, 2), conv(2, 3, 3), nn.Flatten(), nn.Linear(12, 3))
 
     assert kr.count(network().to("meta"), (4, 4, 4)) == kr.count(network(), (4, 4, 4))
+
+
+@pytest.mark.parametrize("name", ["cnn", "cp", "tt", "tucker", "overlap_dimension"])
+def test_sizes_are_given_by_name(name):
+    parameters = inspect.signature(getattr(kr.counts, name)).parameters.values()
+    assert {p.kind for p in parameters} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_defaults_are_those_of_the_docs():
+    for function in (kr.count, kr.intrinsic_dimension, kr.tensorize):
+        parameters = inspect.signature(function).parameters
+        assert parameters["max_bytes"].default == 8 * 2**30
+        assert "bias" not in parameters or parameters["bias"].default is False
+    assert inspect.signature(kr.intrinsic_dimension).parameters["seed"].default == 0
 
 
 @pytest.mark.parametrize(

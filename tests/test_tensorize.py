@@ -364,6 +364,11 @@ def test_large_position_matrices_are_multiplied_as_sparse_ones(others):
     shape = (3, 700, *others)
     tensorized = kr.tensorize(conv, shape)
     assert tensorized._patcher.shifts[0] is None
+    (rows, *_) = tensorized._patcher.rows
+    like = torch.zeros(1, dtype=torch.float64)
+    assert patches._matrix(rows, like).layout == torch.sparse_csr
+    assert patches._matrix(rows[:300], like).layout == torch.strided
+    assert patches._matrix(rows, like.half()).layout == torch.strided
     x = images(shape, n=2)
     padded = nn.functional.pad(x, [0, 0] * len(others) + [2, 2])
     windows = padded.unfold(2, 4, 1)
