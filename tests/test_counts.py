@@ -267,9 +267,10 @@ def test_sizes_are_given_by_name(name):
 
 
 def test_the_defaults_are_those_of_the_docs():
-    for function in (kr.count, kr.intrinsic_dimension, kr.tensorize):
+    limits = {kr.count: 8, kr.intrinsic_dimension: 8, kr.tensorize: 4}
+    for function, gibibytes in limits.items():
         parameters = inspect.signature(function).parameters
-        assert parameters["max_bytes"].default == 8 * 2**30
+        assert parameters["max_bytes"].default == gibibytes * 2**30
         assert "bias" not in parameters or parameters["bias"].default is False
     assert inspect.signature(kr.intrinsic_dimension).parameters["seed"].default == 0
 
