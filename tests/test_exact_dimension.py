@@ -15,7 +15,7 @@ import krratio as kr
 from krratio.errors import MemoryLimitError
 from krratio.networks.layers import KINDS
 from krratio.networks.trace import trace
-from krratio.theory.modular.certificate import Certificate
+from krratio.theory.modular.certificate import Certificate, degree_and_bits
 from krratio.theory.modular.channels import channels
 from krratio.theory.modular.edges import edges
 from krratio.theory.modular.field import Field, draw_prime
@@ -245,6 +245,26 @@ def test_the_probability_of_a_loss_by_hand():
     height = math.log2(math.factorial(7)) + 7 * 11
     expected = 7 * 5 / 2**60 + height / 60 / primes
     assert Certificate.failure(7, 5, 11, 2**60) == pytest.approx(expected, rel=1e-12)
+
+
+SIZES = [
+    # layers, (1, 6) -> output, degree, and what each layer multiplies the largest value by
+    ([nn.Conv1d(1, 2, 3)], 8, 2, 3 + 1),
+    ([nn.Conv1d(1, 2, 3), *head(8, 5)], 5, 3, (3 + 1) * (8 + 1)),
+    ([nn.BatchNorm1d(1)], 6, 3, 3),
+    ([nn.AvgPool1d(2)], 3, 1, 2 * 2),  # the divisor, and two places
+    ([nn.AvgPool1d(3, stride=3)], 2, 1, 3 * 3),
+    ([Residual(nn.Identity(), nn.Identity(), -0.5)], 6, 1, 4 * 8),  # a multiple of 1/2, a sum of 2
+    ([Residual(nn.Conv1d(1, 1, 3, padding=1), nn.Identity(), 3.0)], 6, 2, 4 * 8),
+]
+
+
+@pytest.mark.parametrize(("layers", "outputs", "degree", "factor"), SIZES)
+def test_degrees_and_sizes_by_hand(layers, outputs, degree, factor):
+    """Bits of six inputs of one and a constant, times the layers, summed over the outputs."""
+    found = degree_and_bits(trace(nn.Sequential(*layers).eval(), (1, 6)))
+    assert found[0] == degree
+    assert found[1] == pytest.approx(math.log2((6 + 1) * factor * (outputs + 1)), rel=1e-12)
 
 
 def test_a_span_of_blocks_is_taken_apart_again(field):
