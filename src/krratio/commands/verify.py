@@ -7,7 +7,7 @@ from random import SystemRandom
 
 from krratio.commands.codes import FAILED, OK
 from krratio.commands.stores import add_store, store_at
-from krratio.errors import ParameterError
+from krratio.errors import GridError, ParameterError
 from krratio.pipeline.layout import Layout
 
 __all__ = ["add"]
@@ -51,13 +51,13 @@ def _run(options: argparse.Namespace, layout: Layout) -> int:
     seed = SystemRandom().randrange(10**6) if options.seed is None else options.seed
     with Store(store_at(options.store, layout), write=True) as store:
         folder = options.folder or store.facts().get("folder")
-        found = verify(
-            store,
-            Path(folder) if folder else None,
-            sample=options.sample,
-            seed=seed,
-            tolerance=options.tolerance,
-        )
+        place = Path(folder) if folder else None
+        try:
+            found = verify(
+                store, place, sample=options.sample, seed=seed, tolerance=options.tolerance
+            )
+        except GridError as error:
+            raise GridError(f"{error}; --folder says where its module lies") from None
     code = "the same code" if found.same_code else "other code than the store's"
     print(
         f"{found.compared} tasks computed again by {code}: {len(found.differing)} differ, by "
