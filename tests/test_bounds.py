@@ -228,6 +228,7 @@ def test_a_linear_space_in_the_class_is_no_larger_than_the_class(frozen, counts)
 
 def test_the_frozen_spaces_by_hand():
     assert kr.bounds.frozen_tucker(modes=(5, 4, 6), ranks=(2, 3, 4)) == 24
+    assert kr.bounds.frozen_tucker(modes=(3, 10, 2), ranks=(2, 3, 2)) == 30
     assert kr.bounds.frozen_cp(modes=(2, 2, 9), rank=7) == 9 * 4
     assert kr.bounds.frozen_tt(modes=(6, 4, 5), bonds=(3, 2)) == 24
 
@@ -240,6 +241,13 @@ def test_all_bounds_are_monotone():
         assert by_n == sorted(by_n, reverse=True)
     levels = [float(kr.error_bound(5, n=9, noise=1, confidence=c)) for c in (0.5, 0.9, 0.99)]
     assert levels == sorted(levels)
+
+
+def test_differences_of_matrices_have_twice_the_rank_but_no_more_than_all():
+    root = math.sqrt(20) + math.sqrt(30) + math.sqrt(-2 * math.log(0.05))
+    for K, doubled in ((1, 2), (3, 6), (11, 20), (25, 20)):
+        bound = kr.bounds.operator_norm(L=20, P=30, K=K, n=100, noise=1.5)
+        assert bound == pytest.approx(2 * 1.5 * math.sqrt(doubled) * root / 10, rel=1e-12)
 
 
 @pytest.mark.parametrize(("delta", "h", "c"), [(0.05, 3, 78), (0.001, 4, 7)])
