@@ -292,7 +292,10 @@ def test_make_figures_reproduces_with_the_arguments_given(ready):
 
 
 def test_the_ci_command_runs_pytest_and_nbval_once_there_are_notebooks(ready):
-    first = "3.12 -m pytest -n auto --maxprocesses=8 --dist worksteal"
+    first = (
+        "3.12 -m pytest -n auto --maxprocesses=8 --dist worksteal"
+        " --cov --cov-report=term --cov-fail-under=95"
+    )
     assert ready.run(".ci/run", JUPYTER_PATH="/elsewhere")[0] == 0
     assert ready.calls() == [first]
     (ready.clone / "notebooks").mkdir()
