@@ -182,6 +182,15 @@ def test_var1_bounds_of_a_damped_rotation_are_those_at_its_own_frequency(radius,
     assert 3 / (1 - radius) ** 2 <= high < 3 * 1.03 / (1 - radius) ** 2
 
 
+def test_a_million_frequencies_decide_how_close_to_a_unit_root_a_process_may_be():
+    """The grid must be finer than 2 slack (1 - r) / pi."""
+    low, high = kr.bounds.var1_spectral_bounds(0.9998 * np.eye(1), np.eye(1))
+    assert 1 / 0.0002**2 <= high < 1.03 / 0.0002**2
+    assert 0.97 / 1.9998**2 < low <= 1 / 1.9998**2
+    with pytest.raises(ValueError, match="radius 0.9999, too close to a unit root"):
+        kr.bounds.var1_spectral_bounds(0.9999 * np.eye(1), np.eye(1))
+
+
 def test_a_process_with_a_unit_root_or_without_noise_is_refused():
     with pytest.raises(ValueError, match="spectral radius 1;"):
         kr.bounds.var1_spectral_bounds(np.eye(2), np.eye(2))
