@@ -187,7 +187,7 @@ def test_a_million_frequencies_decide_how_close_to_a_unit_root_a_process_may_be(
     low, high = kr.bounds.var1_spectral_bounds(0.9998 * np.eye(1), np.eye(1))
     assert 1 / 0.0002**2 <= high < 1.03 / 0.0002**2
     assert 0.97 / 1.9998**2 < low <= 1 / 1.9998**2
-    with pytest.raises(ValueError, match="radius 0.9999, too close to a unit root"):
+    with pytest.raises(ValueError, match=r"radius 0\.9999, too close to a unit root"):
         kr.bounds.var1_spectral_bounds(0.9999 * np.eye(1), np.eye(1))
 
 
