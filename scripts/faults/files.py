@@ -1,6 +1,5 @@
 """Faults of files: cut off, or with one bit turned."""
 
-import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from faults import Fault, Inject, Outcome
+from faults.clock import going_back
 from faults.clones import Found, committed, fresh, reproduce, undisturbed
 from faults.store import LIMITED
 from krratio.errors import KrratioError
@@ -157,17 +157,11 @@ def no_room(folder: Path, times: int, generator: Generator) -> Outcome:
 
 def clock_goes_back(folder: Path, times: int, _generator: Generator) -> Outcome:
     """Let the wall clock of every process jump back by an hour while notebooks run."""
-    patch = folder / "patch"
-    patch.mkdir()
-    (patch / "sitecustomize.py").write_text(
-        "import time\n_real, _begin = time.time, time.monotonic()\n"
-        "time.time = lambda: _real() - 3600 * (time.monotonic() - _begin > 1)\n"
-    )
-    path = os.pathsep.join(filter(None, (str(patch), os.environ.get("PYTHONPATH", ""))))
+    environment = going_back(folder / "patch", after=1)
     lost = doubled = wrong = 0
     for turn in range(times):
         layout = fresh(folder / str(turn))
-        code, _ = reproduce(layout, environment={"PYTHONPATH": path})
+        code, _ = reproduce(layout, environment=environment)
         found = Found.of(committed(layout), undisturbed().after)
         lost, doubled = lost + len(found.lost), doubled + len(found.doubled)
         wrong += len(found.wrong) + (code != 0)

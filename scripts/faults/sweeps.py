@@ -10,6 +10,7 @@ import psutil
 from numpy.random import Generator
 
 from faults import Fault, Inject, Outcome
+from faults.clock import going_back
 from faults.small_sweep import LIMIT, Found, Sweep, everything_ends
 
 __all__ = ["FAULTS"]
@@ -160,17 +161,11 @@ def misbehaving(how: str, limits: str, reason: str) -> Inject:
 
 def clock_goes_back(folder: Path, times: int, generator: Generator) -> Outcome:
     """Let the wall clock of every process jump back by an hour."""
-    patch = folder / "patch"
-    patch.mkdir()
-    (patch / "sitecustomize.py").write_text(
-        "import time\n_real, _begin = time.time, time.monotonic()\n"
-        "time.time = lambda: _real() - 3600 * (time.monotonic() - _begin > 2)\n"
-    )
+    environment = going_back(folder / "patch", after=2)
     found = Found(0, 0, 0)
     for number in range(times):
         sweep = Sweep(folder / str(number), seeds=int(generator.integers(2, 4)))
-        path = os.pathsep.join(filter(None, (str(patch), os.environ.get("PYTHONPATH", ""))))
-        with everything_ends(sweep.start(environment={"PYTHONPATH": path})) as process:
+        with everything_ends(sweep.start(environment=environment)) as process:
             process.communicate(timeout=LIMIT)
         found += sweep.found()
     said = "durations come from a clock that cannot be set; nothing is derived from the other"
