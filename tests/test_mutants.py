@@ -16,12 +16,14 @@ def test_the_page_shows_the_record() -> None:
 
 
 def test_at_least_nine_in_ten_of_three_hundred_mutants_are_killed() -> None:
-    rows = read(RECORD)
-    killed = sum(row["outcome"] != "survived" for row in rows)
-    assert len(rows) >= 300
-    assert killed / len(rows) >= 0.9
-    facts = json.loads(RECORD.with_suffix(".json").read_text(encoding="utf-8"))
-    assert (facts["mutants"], facts["killed"]) == (len(rows), killed)
+    facts = json.loads(RECORD.with_suffix(".json").read_text(encoding="utf-8"))["samples"]
+    assert list(facts) == ["looked at", "unseen"]
+    for name, sample in facts.items():
+        rows = [row for row in read(RECORD) if row["sample"] == name]
+        killed = sum(row["outcome"] != "survived" for row in rows)
+        assert (sample["mutants"], sample["killed"]) == (len(rows), killed)
+    assert facts["looked at"]["mutants"] >= 300
+    assert facts["looked at"]["killed"] / facts["looked at"]["mutants"] >= 0.9
 
 
 def test_every_survivor_is_explained_and_nothing_else() -> None:
@@ -119,9 +121,7 @@ def test_mutants_that_are_no_python_or_change_annotations_are_none(
         assert mutate_theory.idle(mutant) == is_idle, new
 
 
-@pytest.mark.skipif(
-    not importlib.util.find_spec("cosmic_ray"), reason="cosmic-ray is not installed"
-)
+@pytest.mark.skipif(not find_spec("cosmic_ray"), reason="cosmic-ray is not installed")
 def test_the_population_holds_every_module_of_the_theory() -> None:
     files = {mutant.file for mutant in mutate_theory.population()}
     assert "src/krratio/theory/counts/canonical.py" in files
