@@ -123,6 +123,11 @@ def test_numbers_that_are_rounding_are_not_compared_but_nan_is() -> None:
     assert unlike == ("1, x: 1.0 / nan", "3, x: nan / 2.0")
 
 
+def test_a_number_where_a_text_was_is_not_the_same() -> None:
+    again = KEPT.assign(name=[1.0, 2.0, 3.0])
+    assert len(compare(KEPT, again, key=["k"]).unlike) == 3
+
+
 @pytest.mark.parametrize(
     ("again", "message"),
     [

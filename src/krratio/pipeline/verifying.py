@@ -89,7 +89,9 @@ def compare(
 def _differences(old: pd.Series, new: pd.Series) -> np.ndarray:
     """Relative differences; 0 within rounding, infinite for what is no number and not the same."""
     same = ((old == new) | (old.isna() & new.isna())).to_numpy(bool)
-    if not any(pd.api.types.is_float_dtype(column) for column in (old, new)):
+    both, kind = (old, new), pd.api.types
+    are_numbers = all(map(kind.is_numeric_dtype, both)) and any(map(kind.is_float_dtype, both))
+    if not are_numbers:  # texts or integers
         return np.where(same, 0, np.inf)
     a, b = old.to_numpy(float), new.to_numpy(float)
     with np.errstate(divide="ignore", invalid="ignore"):
