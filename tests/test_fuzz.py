@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import itertools
+import json
 import random
 import re
 import sys
@@ -19,9 +20,9 @@ from hypothesis import strategies as st
 
 from dataset_files import write_cifar, write_cifar_tar, write_idx, write_parquet, write_svhn
 from krratio import cli
-from krratio.errors import KrratioError, RegistryError
+from krratio.errors import KrratioError, NotebookError, RegistryError
 from krratio.experiments.datasets import load
-from krratio.pipeline import reproduce
+from krratio.pipeline import nbfile, reproduce
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.registry import load_registry
 from tiny_clone import entry, make_clone, make_notebook
@@ -216,6 +217,33 @@ def test_any_bytes_in_a_data_file(
         assert data.labels.max(initial=0) <= 9
 
 
+NOTEBOOK = nbfile.to_text(make_notebook("n", "print(n)")).encode()
+
+
+@few
+@given(places=PLACES, end=ENDS)
+def test_any_bytes_in_a_notebook(places, end, tmp_path_factory: pytest.TempPathFactory) -> None:
+    is_read_or_refused(damaged(NOTEBOOK, places, end), tmp_path_factory)
+
+
+@few
+@given(place=st.integers(0, len(NOTEBOOK) - 1), bit=st.integers(0, 7))
+def test_any_bit_of_a_notebook(place, bit, tmp_path_factory: pytest.TempPathFactory) -> None:
+    hurt = bytearray(NOTEBOOK)
+    hurt[place] ^= 1 << bit
+    is_read_or_refused(bytes(hurt), tmp_path_factory)
+
+
+def is_read_or_refused(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path, said = tmp_path_factory.mktemp("notebook") / "one.ipynb", "one.ipynb"
+    path.write_bytes(content)
+    try:
+        nbfile.read(path)
+    except NotebookError as error:
+        said = str(error)
+    assert "one.ipynb" in said
+
+
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | TEXTS
 VALUES = st.recursive(
     LEAVES,
@@ -236,6 +264,27 @@ VALUES = st.recursive(
 def test_any_structure_in_the_registry(content: object, clone: Layout) -> None:
     text = yaml.safe_dump(content)
     is_refused(clone, text.encode("utf-8", "surrogatepass"))
+
+
+CELLS = st.dictionaries(
+    st.sampled_from(["cell_type", "source", "outputs", "metadata", "id", "execution_count"]),
+    st.sampled_from(["code", "markdown"]) | VALUES,
+    max_size=4,
+)
+
+
+@few
+@given(
+    cells=st.lists(CELLS, max_size=2) | VALUES,
+    metadata=VALUES,
+    version=st.just(4) | LEAVES,
+    minor=st.integers(0, 6) | LEAVES,
+)
+def test_any_structure_in_a_notebook(
+    cells, metadata, version, minor, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = {"nbformat": version, "nbformat_minor": minor, "metadata": metadata, "cells": cells}
+    is_read_or_refused(json.dumps(content).encode(), tmp_path_factory)
 
 
 @few

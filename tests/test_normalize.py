@@ -104,7 +104,13 @@ def test_outputs_are_removed_for_a_new_run() -> None:
 
 def test_a_file_that_is_no_notebook_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "broken.ipynb"
-    for text in ("{", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}'):
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"nbformat": 2, "cells": [{}]}',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{}]}',
+    ):
         path.write_text(text)
         with pytest.raises(NotebookError, match=r"broken\.ipynb is not a notebook"):
             nbfile.read(path)

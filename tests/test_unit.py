@@ -17,7 +17,7 @@ from krratio.pipeline.files import is_no_room, replace_all, unwritable
 from krratio.pipeline.layout import Layout
 from krratio.pipeline.normalize import normalize
 from krratio.pipeline.plan import Job, destination, plan
-from krratio.pipeline.provenance import why_stale
+from krratio.pipeline.provenance import own_hash, to_text, why_stale
 from krratio.pipeline.unit import FigureSetError, Produced, committed_data, orphans, take_over
 from tiny_clone import PARAMETERS, entry, make_clone, make_notebook, snapshot
 
@@ -83,7 +83,7 @@ def test_provenance_holds_what_made_the_figure_and_nothing_of_the_machine(layout
     assert (record["figure"], record["title"]) == ("two", "Title of two")
     assert (record["notebook"], record["profile"]) == ("01_a", "default")
     assert (record["parameters"], record["seed"]) == ({"n": 3, "seed": 7}, 7)
-    assert set(record["sha256"]) == {"svg", "png", "csv"}
+    assert set(record["sha256"]) == {"svg", "png", "csv", "json"}
     assert record["versions"]["torch"].count("+") == 0
     assert record["versions"]["python"].count(".") == 1
     assert str(layout.root) not in text
@@ -158,10 +158,18 @@ def test_what_no_figure_depends_on_makes_none_stale(layout: Layout) -> None:
     settle(layout)
     edit_text(layout.registry, "n: 1", "n: 2")  # the smoke profile
     (layout.source / "cli.py").write_text("")
-    edit_text(layout.figures / "two.json", '"numpy": "', '"numpy": "0.')  # another version
+    path = layout.figures / "two.json"
+    record = json.loads(path.read_text())
+    record["versions"]["numpy"] = "0.1"
+    record["sha256"]["json"] = own_hash(record)
+    path.write_text(to_text(record))
     (layout.source / "theory" / "formula.py").write_bytes(b"answer = 42\r\n")  # Windows checkout
     assert why_stale("two", layout) == []
     assert settle(layout) == {"one": "same", "two": "same"}
+    edit_text(path, '"numpy": "0.1"', '"numpy": "0.3"')  # by a flipped bit
+    assert why_stale("two", layout) == ["two.json is not the file that was recorded"]
+    assert settle(layout) == {"one": "changed", "two": "changed"}
+    assert why_stale("two", layout) == []
 
 
 OUTPUT = """{

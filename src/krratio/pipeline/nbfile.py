@@ -1,19 +1,50 @@
 """Notebooks as text and as files; the one place that knows nbformat's untyped functions."""
 
+import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
+from nbformat.validator import get_validator
 
 from krratio.errors import NotebookError
 
 __all__ = ["from_text", "read", "to_text", "write"]
 
+VERSION = 4
+
 
 def from_text(text: str) -> NotebookNode:
-    """Return the notebook that `text` holds, upgraded to format 4."""
-    notebook: NotebookNode = nbformat.reads(text, as_version=4)
+    """Return the notebook that `text` holds; a ValueError if it is none of format 4.
+
+    It is compared with the schema before nbformat reads it: that converts and mends first, which
+    for a damaged file ends in any exception, or in a warning and other cells.
+    """
+    try:
+        _check(json.loads(text))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    notebook: NotebookNode = nbformat.reads(text, as_version=VERSION)
     return notebook
+
+
+def _check(content: Any) -> None:
+    """Raise a ValueError unless this is a notebook of format 4 whose cells have names of their own.
+
+    Of other formats there is none in this repository.
+    """
+    facts = content if isinstance(content, dict) else {}
+    version, minor = facts.get("nbformat"), facts.get("nbformat_minor")
+    if version != VERSION or type(minor) is not int or minor < 0:
+        raise ValueError(f"its format is {version!r}.{minor!r}, not {VERSION}.5")
+    for problem in get_validator(VERSION, minor).iter_errors(content):
+        raise ValueError(str(problem.message))
+    ids = Counter(cell["id"] for cell in content["cells"] if "id" in cell)
+    for name, times in ids.items():
+        if times > 1:
+            raise ValueError(f"{times} of its cells have the id {name!r}")
 
 
 def to_text(notebook: NotebookNode) -> str:
@@ -29,7 +60,7 @@ def read(path: Path) -> NotebookNode:
     Raises
     ------
     NotebookError
-        If the file is not a notebook.
+        If the file is not a notebook of format 4.
     """
     try:
         notebook = from_text(path.read_text(encoding="utf-8"))

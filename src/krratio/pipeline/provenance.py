@@ -82,7 +82,14 @@ def provenance(made_from: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Return the whole record of a figure with that `origin` and its files in `folder`."""
     stem = made_from["figure"]
     hashes = {kind: file_hash(folder / f"{stem}.{kind}") for kind in FILES}
-    return {**made_from, "versions": versions(), "sha256": hashes}
+    record = {**made_from, "versions": versions(), "sha256": hashes}
+    return {**record, "sha256": {**hashes, "json": own_hash(record)}}
+
+
+def own_hash(record: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a provenance without this hash."""
+    hashes = {kind: record["sha256"].get(kind) for kind in FILES}
+    return hashlib.sha256(to_text({**record, "sha256": hashes}).encode()).hexdigest()
 
 
 def file_hash(path: Path) -> str:
@@ -119,11 +126,13 @@ def differences(made_from: Mapping[str, Any], folder: Path) -> list[str]:
         if record.get(key) != value
     ]
     hashes = record.get("sha256")
+    if not isinstance(hashes, dict) or hashes.get("json") != own_hash(record):
+        return [f"{stem}.json is not the file that was recorded", *reasons]
     for kind in FILES:
         path = folder / f"{stem}.{kind}"
         if not path.exists():
             reasons.append(f"{path.name} is missing")
-        elif not isinstance(hashes, dict) or hashes.get(kind) != file_hash(path):
+        elif hashes.get(kind) != file_hash(path):
             reasons.append(f"{path.name} is not the file that was recorded")
     return reasons
 
