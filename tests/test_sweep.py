@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from krratio.pipeline.sweeping import child
 from krratio.pipeline.sweeping.checkpoint import Checkpoint
 from krratio.pipeline.sweeping.child import perform
 from krratio.pipeline.sweeping.cluster import connect
+from krratio.pipeline.sweeping.engine import Engine
 from krratio.pipeline.sweeping.estimate import Costs
 from krratio.pipeline.sweeping.function import code_of
 from krratio.pipeline.sweeping.progress import SweepProgress, duration
@@ -505,6 +507,30 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, monkeypatch) 
         pass
     with pytest.raises(ClusterError, match="there is no such file"), connect("no.json", 1):
         pass
+
+
+def test_results_that_die_with_their_worker_are_computed_again(folder: Path) -> None:
+    names = {"function": "sweep_trials:measure", "folder": folder}
+    tasks = list(kr.Grid("lost", parameters={"rank": [1, 2]}, seeds=[0, 1], **names).tasks())
+
+    def asked(task: Task) -> dict:
+        return request(folder, "measure", seed=task.seed, **task.parameters)
+
+    ended = []
+    with connect(None, 2) as client:
+        engine = Engine(client, Limits(), asked, pytest.fail)
+        for number, some in enumerate(engine.run(iter(tasks), lambda: False)):
+            ended += some
+            if number == 0:  # both are done and wait to be fetched
+                until = time.monotonic() + 60
+                while sum(map(len, client.has_what().values())) < 2:
+                    assert time.monotonic() < until
+                    time.sleep(0.05)
+                for process in client.run(os.getpid).values():
+                    os.kill(process, signal.SIGKILL)
+    values = {(t.parameters["rank"], t.seed): o.rows[0]["value"] for t, o in ended}
+    assert len(ended) == len(tasks)
+    assert values == {(rank, seed): drawn(rank, seed) for rank in (1, 2) for seed in (0, 1)}
 
 
 def test_a_missing_dask_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

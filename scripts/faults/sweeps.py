@@ -43,16 +43,18 @@ def killing(victims: Callable[[psutil.Process], Processes]) -> Inject:
     """SIGKILL one of `victims` at random moments, a few times in each sweep."""
 
     def inject(folder: Path, times: int, generator: Generator) -> Outcome:
-        found, killed, number = Found(0, 0, 0), 0, 0
+        found, killed, number, errors = Found(0, 0, 0), 0, 0, ""
         while killed < times:
             sweep = Sweep(folder / str(number), cases=12)
             number += 1
             with everything_ends(sweep.start()) as process:
                 sweep.wait_for(1, process)
                 killed += _kill_some(process.pid, victims, min(KILLS, times - killed), generator)
-                process.communicate(timeout=LIMIT)
-            found += sweep.found()
-        said = f"each task once in {number} sweeps, which went on by themselves"
+                _, printed = process.communicate(timeout=LIMIT)
+            if process.returncode:
+                errors += f"; exit code {process.returncode}: {printed.strip()[-300:]}"
+            found += sweep.found() + Found(0, 0, int(process.returncode != 0))
+        said = f"each task once in {number} sweeps, which went on by themselves{errors}"
         return Outcome(killed, found.lost, found.doubled, found.wrong, said)
 
     return inject
@@ -194,7 +196,7 @@ def clock_goes_back(folder: Path, times: int, generator: Generator) -> Outcome:
 
 FAULTS = (
     Fault(
-        "kill-worker", "a worker of Dask", "SIGKILL at a random moment", killing(_workers), 2, 24
+        "kill-worker", "a worker of Dask", "SIGKILL at a random moment", killing(_workers), 2, 60
     ),
     Fault(
         "kill-task-process",

@@ -32,7 +32,12 @@ PER_WORKER = 0.005
 
 MOST = 200  # tasks in a chunk
 FRESH = 1.0  # seconds for which the number of threads is believed
-GATHER = 10.0  # seconds for a result to travel
+GATHER = 1.0
+"""Seconds for a result to travel; twice as long each time that it did not come.
+
+A worker that dies with a result that nobody has fetched yet is called for longer than that by
+Dask, which computes the result again only for whoever asks once more."""
+
 GLANCE = 0.2  # seconds between two looks at the workers and the clock
 IDLE = 30.0  # seconds without a worker until that is said
 
@@ -46,6 +51,7 @@ class _Flight:
     future: Any
     tasks: tuple[Task, ...]
     began: float = field(default_factory=time.monotonic)
+    patience: float = GATHER
 
 
 class Engine:
@@ -160,13 +166,14 @@ class Engine:
         return ended
 
     def _outcomes(self, flight: _Flight) -> Ended | None:
-        """Return what became of a chunk; None if its result was lost and is computed again."""
+        """Return what became of a chunk; None if its result is to be asked for once more."""
         from distributed.scheduler import KilledWorker
 
         try:
             with _scheduler_is_there():
-                answers = flight.future.result(timeout=GATHER)
+                answers = flight.future.result(timeout=flight.patience)
         except TimeoutError:
+            flight.patience *= 2
             return None
         except KilledWorker as error:
             return self._killed(flight, error)
@@ -233,6 +240,8 @@ def _scheduler_is_there() -> Iterator[None]:
     """Turn what Dask raises once its scheduler is gone into one error."""
     try:
         yield
+    except TimeoutError:  # an OSError too, but one that says nothing of the scheduler
+        raise
     except (CancelledError, OSError) as error:
         raise ClusterError(
             f"the scheduler is gone ({type(error).__name__}); what had ended is stored: start it "
