@@ -5,7 +5,8 @@
 Fashion-MNIST is found or downloaded as `krratio.datasets` says. Every seed's part lies in runs/
 when it is finished and is not done again. Writes data/results/decomposed-classifiers.csv and its
 provenance beside it. One thread; two seeds at once with --jobs 2. --verify trains and decomposes
-the networks of one seed again, drawn at random, and compares.
+the networks of one seed again, drawn at random, and compares: to the last bit, which holds on the
+same processor alone (see data/README.md).
 """
 
 import argparse
@@ -23,6 +24,7 @@ import krratio as kr
 from krratio.experiments.classifying import Images
 from krratio.paths import DATA, RUNS
 from krratio.pipeline.records import seal
+from krratio.pipeline.runlog import processor
 from krratio.pipeline.verifying import verify_record
 from krratio.rewriting.trial import Trial
 from krratio.writing import write_text
@@ -77,7 +79,7 @@ def main() -> None:
         "data": f"Fashion-MNIST, first {IMAGES:,} training images, all test images",
         "trial": {k: v for k, v in asdict(Trial(CHANNELS)).items() if k != "seed"},
         "seeds": SEEDS,
-        "hardware": f"{platform.machine()} CPU, one thread a network, float32",
+        "hardware": f"{processor()}, one thread a network, float32",
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
