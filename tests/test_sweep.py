@@ -1,6 +1,7 @@
 """A sweep computes every task once, whatever the workers, and its commands say what they did."""
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -531,6 +532,21 @@ def test_results_that_die_with_their_worker_are_computed_again(folder: Path) -> 
     values = {(t.parameters["rank"], t.seed): o.rows[0]["value"] for t, o in ended}
     assert len(ended) == len(tasks)
     assert values == {(rank, seed): drawn(rank, seed) for rank in (1, 2) for seed in (0, 1)}
+
+
+def test_workers_and_driver_keep_their_logs_to_themselves(capfd: pytest.CaptureFixture) -> None:
+    def speak() -> None:
+        for name in ("distributed", "tornado.application"):
+            logger = logging.getLogger(name)
+            for handler in logger.handlers:
+                handler.setLevel(logging.NOTSET)  # as Dask itself does when a worker ends
+            logger.error("a heartbeat met a closed connection")
+
+    with connect(None, 1) as client:
+        speak()
+        client.run(speak)
+    printed = capfd.readouterr()
+    assert "heartbeat" not in printed.err + printed.out
 
 
 def test_a_missing_dask_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

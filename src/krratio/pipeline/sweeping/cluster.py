@@ -17,6 +17,7 @@ SETTINGS = {
     "distributed.admin.low-level-log-length": 10,  # whole messages, with all that tasks are given
     "distributed.diagnostics.nvml": False,
     "distributed.comm.retry.count": 2,
+    "distributed.worker.preload": ["krratio.pipeline.sweeping.quiet"],  # of workers started here
 }
 PATIENCE = 10.0
 """Seconds to wait for a scheduler that does not answer."""
@@ -94,7 +95,8 @@ def threads(client: Any) -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep Dask's own log of lost workers and closed connections off the screen."""
-    handlers = logging.getLogger("distributed").handlers
+    names = ("distributed", "tornado", "tornado.application")
+    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
     for handler in handlers:
         handler.addFilter(_nothing)
     try:
