@@ -8,7 +8,6 @@ computes the networks of one bottleneck again, drawn at random, and compares.
 
 import argparse
 import io
-import platform
 import random
 from typing import Any
 
@@ -21,6 +20,7 @@ import krratio as kr
 from krratio.experiments.image_regression import ImageRegression, train_grid
 from krratio.paths import DATA, RUNS
 from krratio.pipeline.records import seal
+from krratio.pipeline.runlog import processor
 from krratio.pipeline.verifying import verify_record
 from krratio.writing import write_text
 
@@ -110,7 +110,7 @@ def main() -> None:
     facts = {
         "data": title,
         "settings": SETTINGS | {"starts": STARTS, "fit_starts": FIT_STARTS, "seed": SEED},
-        "machine": f"{platform.machine()} CPU, 1 thread",
+        "machine": f"{processor()}, 1 thread",
         "versions": {m.__name__: m.__version__.split("+")[0] for m in (np, scipy, torch, pd)},
     }
     seal("cifar10-linear", facts, ["cifar10-linear.csv"])

@@ -1,6 +1,7 @@
 """Executed notebooks have one form, and hold nothing of the machine they ran on."""
 
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_widget_views_are_dropped_but_not_their_text() -> None:
         (shown(**{"text/html": "<a href='/home/ada/x'>"}), "names the folder /home/ada;"),
         (stream("<Line2D at 0x7f3a5c0d2e10>"), r"memory address \('at 0x7f3a5c0d2e10'\)"),
         (stream("careful", "stderr"), "it wrote to stderr: 'careful'; a chapter runs silently"),
-        (stream("/tmp/ipykernel_31/2.py:1"), "names a temporary file of the kernel"),
+        (stream(f"{gettempdir()}/ipykernel_31/2.py:1"), "names a temporary file of the kernel"),
     ],
 )
 def test_an_output_that_differs_elsewhere_is_refused_with_its_cell(

@@ -51,9 +51,10 @@ def killing(victims: Callable[[psutil.Process], Processes]) -> Inject:
                 sweep.wait_for(1, process)
                 killed += _kill_some(process.pid, victims, min(KILLS, times - killed), generator)
                 _, printed = process.communicate(timeout=LIMIT)
+            found += sweep.found()
             if process.returncode:
+                found += Found(0, 0, 1)
                 errors += f"; exit code {process.returncode}: {printed.strip()[-300:]}"
-            found += sweep.found() + Found(0, 0, int(process.returncode != 0))
         said = f"each task once in {number} sweeps, which went on by themselves{errors}"
         return Outcome(killed, found.lost, found.doubled, found.wrong, said)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from krratio.errors import ClusterError, MissingExtraError
+from krratio.pipeline.sweeping.quiet import quiet
 
 __all__ = ["connect", "threads"]
 
@@ -49,7 +50,7 @@ def connect(scheduler: str | None, jobs: int) -> Iterator[Any]:
             f"sweeps need {error.name}; install the extra: pip install 'krratio[sweeps]'"
         ) from None
     ours = _local(distributed, jobs) if scheduler is None else _client(distributed, scheduler)
-    with dask.config.set(SETTINGS), _quiet(), ours as client:
+    with dask.config.set(SETTINGS), quiet(), ours as client:
         yield client
 
 
@@ -90,21 +91,3 @@ def threads(client: Any) -> int:
     """Return how many tasks the workers can run at once; 0 while there is none."""
     found = client.scheduler_info(n_workers=0)
     return int(found["total_threads"])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep Dask's own log of lost workers and closed connections off the screen."""
-    names = ("distributed", "tornado", "tornado.application")
-    handlers = [handler for name in names for handler in logging.getLogger(name).handlers]
-    for handler in handlers:
-        handler.addFilter(_nothing)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(_nothing)
-
-
-def _nothing(_record: logging.LogRecord) -> bool:
-    return False
